@@ -241,9 +241,12 @@ fn without_list(table: &[u8]) -> Vec<u8> {
 /// A guest's evidence, changed on its way by whoever answers for it.
 struct Twisted {
     guest: Arc<Guest>,
-    data: fn(&ReportData) -> ReportData,
-    change: fn(&mut Evidence),
+    data: Data,
+    change: Change,
 }
+
+type Data = fn(&ReportData) -> ReportData;
+type Change = fn(&mut Evidence);
 
 impl Attester for Twisted {
     fn evidence(&self, report_data: &ReportData) -> Result<Evidence, AttesterError> {
@@ -258,7 +261,7 @@ impl Attester for Twisted {
 }
 
 /// A port of an ingress as an attacker would have it, who has a guest of this launch.
-async fn meets(launch: Launch, data: fn(&ReportData) -> ReportData, change: fn(&mut Evidence)) -> Client {
+async fn meets(launch: Launch, data: Data, change: Change) -> Client {
     let port = 8080;
     let guest = launch.start(&workload(Tee::Simulated));
     let (sender, incoming) = tokio::sync::mpsc::unbounded_channel();
@@ -289,8 +292,8 @@ impl coffer_guest::peers::Road for Pipes {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_of_an_ingress_refuses_each_twist_by_name_before_a_byte_of_its_own() {
-    let same: fn(&ReportData) -> ReportData = |data| *data;
-    let twists: [(&str, fn(&ReportData) -> ReportData, fn(&mut Evidence), &str); 8] = [
+    let same: Data = |data| *data;
+    let twists: [(&str, Data, Change, &str); 8] = [
         ("of another connection", |_| ReportData::new([9; 64]), |_| {}, "report-data"),
         ("empty", |_| ReportData::new([0; 64]), |_| {}, "report-data"),
         ("a truncated report", same, |evidence| evidence.report.truncate(1183), "evidence-malformed"),

@@ -23,6 +23,7 @@ mod docker_words;
 mod docs;
 mod documented;
 mod endurance;
+mod evidence_files;
 mod hardware;
 mod hostile_host;
 mod hostile_moves;

@@ -119,6 +119,19 @@ pub fn workload_report_data(workload: &WorkloadDigest, data: &[u8]) -> ReportDat
     hash_fields(&[b"coffer/workload/v1", workload.as_bytes(), data])
 }
 
+/// REPORT_DATA of evidence that an owner asked for over a nonce, for whoever chose that: it was made after the nonce was, by a guest of
+/// this workload. It is of no connection, and nothing is released for it.
+///
+/// ```
+/// use coffer_verifier::{abi::WorkloadDigest, binding};
+///
+/// let (spec, nonce) = (WorkloadDigest::of(b"a spec"), b"chosen by somebody");
+/// assert_ne!(binding::nonce_report_data(&spec, nonce), binding::workload_report_data(&spec, nonce));
+/// ```
+pub fn nonce_report_data(workload: &WorkloadDigest, nonce: &[u8]) -> ReportData {
+    hash_fields(&[b"coffer/nonce/v1", workload.as_bytes(), nonce])
+}
+
 /// Everything a report made for a token is bound to: the connection it is asked for on, and what the token is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenBinding<'a> {

@@ -96,6 +96,7 @@ pub(super) fn needs(path: &str) -> Option<&'static [Act]> {
         "Exec/Run" => &[Act::Exec, Act::Cp, Act::Top, Act::Attach],
         // Whoever may do anything: whether it counts its authority says, and not who brings it.
         "Owner/PutOwners" => &[],
+        "Owner/Evidence" => &[],
         "Owner/Inject" | "Owner/Refresh" => &[Act::Inject],
         "Owner/Seal" | "Owner/Unseal" | "Owner/Reseal" => &[Act::Unseal],
         _ => return None,

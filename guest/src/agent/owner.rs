@@ -1,4 +1,4 @@
-//! `Owner`: inject, seal, unseal, reseal. Served to owners on port 4091 alone, behind [`super::gate`], which asks who may.
+//! `Owner`: inject, seal, unseal, reseal, evidence. Served to owners on port 4091 alone, behind [`super::gate`], which asks who may.
 //!
 //! What an owner sends in is an HPKE message to the key of the report that opened this connection, so a stolen TLS key
 //! gives nothing.
@@ -6,14 +6,17 @@
 use std::sync::Arc;
 
 use coffer_guest_proto::{
-    InjectRequest, InjectResponse, PutOwnersRequest, PutOwnersResponse, REASON, RefreshRequest, RefreshResponse,
-    ResealRequest, ResealResponse, SealRequest, SealResponse, Sealed as Encrypted, UnsealRequest, UnsealResponse,
-    owner_server::Owner,
+    EvidenceRequest, EvidenceResponse, InjectRequest, InjectResponse, PutOwnersRequest, PutOwnersResponse, REASON,
+    RefreshRequest, RefreshResponse, ResealRequest, ResealResponse, SealRequest, SealResponse, Sealed as Encrypted,
+    UnsealRequest, UnsealResponse, owner_server::Owner,
 };
 use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_ratls::{Attester, HpkeSealed, connection};
 use coffer_seal::{Header, Scope, SealError, SealPolicy};
-use coffer_verifier::binding::length_prefixed;
+use coffer_verifier::{
+    binding::{length_prefixed, nonce_report_data},
+    evidence::Evidence,
+};
 use secrecy::{ExposeSecret, SecretBox};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 
@@ -106,6 +109,17 @@ impl Owner for OwnerService {
         let sealed = in_time(self.means(broker.as_ref()).reseal(policy, context, sealed)).await?;
         let Sealed { bytes, rollback_protected } = sealed;
         Ok(Response::new(ResealResponse { sealed: bytes, rollback_protected }))
+    }
+
+    async fn evidence(&self, request: Request<EvidenceRequest>) -> Result<Response<EvidenceResponse>, Status> {
+        let nonce = request::evidence(request.get_ref())?;
+        let report_data = nonce_report_data(&self.agent.document.digest(), nonce.as_bytes());
+        let attester = self.attester.clone();
+        let made = tokio::task::spawn_blocking(move || attester.evidence(&report_data)).await;
+        let Ok(Ok(Evidence { report, cert_table, crls, workload_spec: _ })) = made else {
+            return Err(Status::unavailable("the secure processor gave no report"));
+        };
+        Ok(Response::new(EvidenceResponse { report, cert_table, crls }))
     }
 }
 

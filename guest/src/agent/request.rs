@@ -4,12 +4,13 @@
 #![allow(clippy::result_large_err)] // tonic's own error type
 
 use coffer_guest_proto::{
-    Attach as AskedAttach, ExecStart, InjectRequest, ListPrograms, PutOwnersRequest, ReadFiles, ResealRequest,
-    SealRequest, Sealed, Shown, SignalRequest, StopRequest, TerminalSize, UnsealRequest, WriteFiles,
+    Attach as AskedAttach, EvidenceRequest, ExecStart, InjectRequest, ListPrograms, PutOwnersRequest, ReadFiles,
+    ResealRequest, SealRequest, Sealed, Shown, SignalRequest, StopRequest, TerminalSize, UnsealRequest, WriteFiles,
     exec_start::Own as Asked,
 };
 use coffer_seal::SealPolicy;
 use coffer_spec::{Act, Name, SecretTarget, SignedOwnerList, WorkloadSpec};
+use coffer_verifier::ear::Nonce;
 use tonic::Status;
 
 use super::StopOrder;
@@ -259,6 +260,11 @@ pub(super) fn reseal(request: &ResealRequest) -> Read<(&[u8], &[u8], Option<Seal
     let ResealRequest { sealed, context, policy } = request;
     let policy = if policy.is_empty() { None } else { Some(self::policy(policy)?) };
     Ok((file(sealed)?, label(context)?, policy))
+}
+
+pub(super) fn evidence(request: &EvidenceRequest) -> Read<Nonce> {
+    let EvidenceRequest { nonce } = request;
+    Nonce::new(nonce).or_else(|_| field("nonce", "8 to 64 bytes"))
 }
 
 fn file(sealed: &[u8]) -> Read<&[u8]> {

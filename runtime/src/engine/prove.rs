@@ -5,9 +5,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use coffer_ratls::{Identity, IdentityError, Lapsed};
+use coffer_guest_proto::owner_client::OwnerClient;
+use coffer_guest_proto::{EvidenceRequest, EvidenceResponse};
+use coffer_ratls::{Appraiser as _, Identity, IdentityError, Lapsed, MAX_MESSAGE};
 use coffer_spec::{Act, Document, Tee};
-use coffer_verifier::{EvidencePolicy, ExpectedGuest, Pair, TrustAnchors, Verdict};
+use coffer_verifier::binding::nonce_report_data;
+use coffer_verifier::ear::Nonce;
+use coffer_verifier::{Evidence, EvidencePolicy, ExpectedGuest, Pair, TrustAnchors, Verdict};
 use tokio::task::JoinHandle;
 
 use super::measure::{VCPU_TYPE, measurement};
@@ -16,7 +20,7 @@ use crate::boxes::BoxOptions;
 use crate::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError};
 use crate::platform_folder::load_platform;
 use crate::state::{BoxRecord, BoxState};
-use crate::{Class, Failure, simulator};
+use crate::{Class, Failure, agent, simulator};
 
 /// What a guest must prove.
 #[derive(Clone, Debug, Default)]
@@ -144,6 +148,47 @@ impl Engine {
         Ok(Attestation { record, findings, error })
     }
 
+    /// As [`Self::attest`], as the local owner, and then over a nonce: what was found is of that evidence, which is of no connection
+    /// and shows to whoever chose the nonce that it was made since. Where the guest does not prove itself on the connection
+    /// first, it is not asked, and what was found is of the connection's evidence.
+    ///
+    /// # Errors
+    /// [`ProveError`] if it could not be asked, or did not answer; what it answered is no error of this call.
+    pub async fn attest_nonce(&self, word: &str, nonce: &Nonce, trust: &Trust) -> Result<Attestation, ProveError> {
+        let record = self.find(word)?;
+        let connection = match self.connect(&record, trust).await {
+            Ok(connection) => connection,
+            Err(ProveError::NotAdmitted { name, findings, simulated }) => {
+                let found = Some((*findings).clone());
+                let error = Some(ProveError::NotAdmitted { name, findings, simulated });
+                return Ok(Attestation { record, findings: found, error });
+            }
+            Err(error) => return Err(error),
+        };
+        let mut owner = OwnerClient::new(connection.channel()).max_decoding_message_size(MAX_MESSAGE);
+        let answer = owner.evidence(EvidenceRequest { nonce: nonce.as_bytes().to_vec() }).await;
+        let EvidenceResponse { report, cert_table, crls } = answer.map_err(|status| unanswered(&status))?.into_inner();
+        let attested = connection.attested();
+        let expected = nonce_report_data(attested.workload(), nonce.as_bytes());
+        let workload_spec = attested.evidence().workload_spec.clone();
+        let evidence = Evidence { report, cert_table, crls, workload_spec };
+        let appraiser = self.appraiser(&record, trust)?;
+        let judged = tokio::task::spawn_blocking(move || {
+            let _ = appraiser.appraise(&evidence, &expected);
+            appraiser.findings()
+        });
+        let findings = judged.await.map_err(|error| Failure::caused(Class::Internal, &error))?;
+        let error = match &findings {
+            Some(found) if found.appraisal.verdict() != Verdict::Accepted => Some(ProveError::NotAdmitted {
+                name: record.name.clone(),
+                findings: Box::new(found.clone()),
+                simulated: false,
+            }),
+            _ => None,
+        };
+        Ok(Attestation { record, findings, error })
+    }
+
     /// Connects to the agent of a running box as the local owner, once its guest has proved itself.
     pub(super) async fn connect(&self, record: &BoxRecord, trust: &Trust) -> Result<OwnerConnection, ProveError> {
         must_run(record)?;
@@ -197,6 +242,18 @@ impl Engine {
         }
         let mut mine = document.spec().owners.iter().filter(|owner| owner.key == identity.spki());
         if mine.any(|owner| owner.allows(act)) { Ok(()) } else { refused(Why::NotListed) }
+    }
+}
+
+/// No evidence over a nonce came.
+fn unanswered(status: &tonic::Status) -> Failure {
+    match status.code() {
+        tonic::Code::Unimplemented => {
+            let message = "the guest's agent gives no evidence over a nonce: it is older than this command";
+            Failure::new(Class::Config, message)
+                .hint("start the box anew from a platform of today, or leave --nonce out")
+        }
+        _ => agent::of_status(status),
     }
 }
 

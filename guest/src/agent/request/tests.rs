@@ -76,6 +76,7 @@ fn cases() -> Vec<(&'static str, Case)> {
     let unsealing = |sealed: &[u8], context| refused(unseal(&UnsealRequest { sealed: sealed.into(), context }));
     let empty = |enc: &[u8], ciphertext: &[u8]| Some(Sealed { enc: enc.into(), ciphertext: ciphertext.into() });
     let long = "x".repeat(LONGEST_WORD + 1);
+    let nonce = |length| EvidenceRequest { nonce: vec![1; length] };
     vec![
         ("SignalRequest.number", Refused([0, -1, 65].map(|number| refused(signal(SignalRequest { number }))).to_vec())),
         ("StopRequest.grace_seconds", Refused(vec![refused(stop(StopRequest { grace_seconds: u32::MAX }))])),
@@ -152,6 +153,7 @@ fn cases() -> Vec<(&'static str, Case)> {
         ("UnsealRequest.context", Refused(vec![unsealing(b"x", vec![0; LONGEST_CONTEXT + 1])])),
         ("ResealRequest.sealed", Refused(vec![resealing(b"", vec![], "")])),
         ("ResealRequest.context", Refused(vec![resealing(b"x", vec![0; LONGEST_CONTEXT + 1], "")])),
+        ("EvidenceRequest.nonce", Refused([0, 7, 65].map(|length| refused(evidence(&nonce(length)))).to_vec())),
         ("ResealRequest.policy", Refused(vec![resealing(b"x", vec![], "psp")])),
     ]
 }
@@ -219,6 +221,9 @@ fn what_is_right_is_taken_as_it_was_sent() {
     assert_eq!(stop(StopRequest { grace_seconds: 0 }).unwrap().grace_seconds, 0);
     let wish = SealRequest { policy: "chip-only".into(), plaintext: Some(message()), ..SealRequest::default() };
     assert_eq!(seal(&wish).unwrap().policy, SealPolicy::Chip);
+    for length in [8, 64] {
+        assert_eq!(evidence(&EvidenceRequest { nonce: vec![1; length] }).unwrap().as_bytes().len(), length);
+    }
     let again = ResealRequest { sealed: vec![1], ..ResealRequest::default() };
     assert_eq!(reseal(&again).unwrap(), (&[1_u8][..], &[][..], None));
 }

@@ -2,6 +2,7 @@
 
 pub mod attest;
 pub mod connect;
+pub mod evidence_files;
 pub mod guest;
 pub mod inject_secret;
 pub mod owner;

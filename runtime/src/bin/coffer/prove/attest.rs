@@ -7,12 +7,14 @@ use coffer_rim::file::Writer;
 use coffer_runtime::engine::{Attestation, Hint};
 use coffer_runtime::owner_access::Findings;
 use coffer_spec::Tee;
+use coffer_verifier::ear::Nonce;
 use coffer_verifier::{Appraisal, Verdict, VerifiedReport};
 
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
 use crate::evidence::judging::exit_code;
 use crate::evidence::shown::{self, About};
+use crate::prove::evidence_files::EvidenceFiles;
 use crate::prove::guest::Trust;
 use crate::words;
 
@@ -23,6 +25,7 @@ Exit status: 0 accepted, 5 not authentic, 6 refused, 7 not reached; 1 no such bo
 
 Examples:
   coffer attest web --explain
+  coffer attest web --nonce 5f0c1d9e27aa4b38 --cmw web.cmw
   coffer attest web --platform /srv/coffer/platform-1.2 \\
       --policy fleet.toml --json")]
 pub struct Args {
@@ -32,6 +35,12 @@ pub struct Args {
     /// Write the evidence: FILE (a CMW record) and FILE.report (the report).
     #[arg(long, value_name = "FILE")]
     evidence_out: Option<PathBuf>,
+    /// Have it prove itself once more over these 8 to 64 bytes, which whoever is to believe the evidence chose: it was made since. An
+    /// owner's; its REPORT_DATA is in docs/ra-tls.md.
+    #[arg(long, value_name = "HEX", value_parser = nonce)]
+    nonce: Option<Nonce>,
+    #[command(flatten)]
+    files: EvidenceFiles,
     #[command(flatten)]
     trust: Trust,
     /// Name or id.
@@ -42,8 +51,15 @@ pub struct Args {
 /// Exit 0 accepted, 5 not authentic, 6 refused, 7 unreachable.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
+    let bytes_alone = args.files.check(&[("--json", context.json), ("--explain", args.explain)])?;
     let trust = args.trust.read()?;
-    let attestation = context.runtime()?.block_on(engine.attest(&args.name, &trust)).map_err(error::of)?;
+    let attestation = context.runtime()?.block_on(async {
+        match &args.nonce {
+            Some(nonce) => engine.attest_nonce(&args.name, nonce, &trust).await,
+            None => engine.attest(&args.name, &trust).await,
+        }
+    });
+    let attestation = attestation.map_err(error::of)?;
     let Attestation { record, findings, error } = attestation;
     let error = error.map(error::of);
     let Some(findings) = findings else {
@@ -54,12 +70,19 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if let Some(path) = &args.evidence_out {
         write_evidence(path, &findings)?;
     }
+    args.files.write(&findings.evidence)?;
     let verdict = findings.appraisal.verdict();
     let simulated = record.options.tee == Tee::Simulated;
+    if bytes_alone {
+        return error.map_or(Ok(ExitCode::SUCCESS), Err);
+    }
     // Accepted, and yet something went wrong behind it: the connection, say.
     let failed = error.filter(|_| verdict == Verdict::Accepted);
     if context.json {
         let mut value = coffer_kds::appraisal_json(&findings.appraisal, simulated);
+        if let Some(nonce) = args.nonce.as_ref().filter(|_| verdict == Verdict::Accepted) {
+            value["nonce"] = hex::encode(nonce.as_bytes()).into();
+        }
         if let Some(failure) = &failed {
             value["error"] = failure.json()["error"].take();
         }
@@ -85,6 +108,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     shown::print(&findings.appraisal, about);
     failed.map_or_else(|| Ok(ExitCode::from(exit_code(verdict))), Err)
 }
+
+fn nonce(text: &str) -> Result<Nonce, &'static str> {
+    let bytes = hex::decode(text).map_err(|_| NONCE)?;
+    Nonce::new(&bytes).map_err(|_| NONCE)
+}
+
+const NONCE: &str = "expected 8 to 64 bytes in hexadecimal";
 
 fn is_simulated(appraisal: &Appraisal) -> bool {
     appraisal.verified().is_none_or(VerifiedReport::simulated)

@@ -75,7 +75,8 @@ impl Engine {
             return Err(KillError::NotRunning(record.name));
         }
         if signal == KILL {
-            return Ok(self.stop(record.id.as_str(), How::Kill).await?);
+            self.stop(record.id.as_str(), How::Kill).await?;
+            return Ok(());
         }
         match record.state {
             BoxState::Paused => return Err(KillError::Paused(record.name)),

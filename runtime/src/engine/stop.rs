@@ -45,11 +45,11 @@ impl Fault for StopError {
 
 impl Engine {
     /// Stops a box and waits until nothing of its run is left. One that is just being started or already ending is waited
-    /// for as well; one that does not run is stopped already.
+    /// for as well; one that does not run is stopped already. Gives what went wrong with its end, where its record stays to say so.
     ///
     /// # Errors
     /// [`StopError`].
-    pub async fn stop(&self, word: &str, how: How) -> Result<(), StopError> {
+    pub async fn stop(&self, word: &str, how: How) -> Result<Option<String>, StopError> {
         let record = self.find(word)?;
         // Before it is asked: whatever comes between, its policy does not start it again.
         self.state()?.by_hand(&record.id, true).map_err(OpenError::from)?;
@@ -59,6 +59,8 @@ impl Engine {
             How::Own => Command::Stop(record.options.grace()),
             How::Kill => Command::Kill,
         };
-        Ok(control::end(&folder, command).await?)
+        control::end(&folder, command).await?;
+        let ended = self.state()?.box_of(&record.id).ok().filter(|ended| ended.finished != record.finished);
+        Ok(ended.and_then(|ended| ended.error))
     }
 }

@@ -26,6 +26,8 @@ pub struct Fate {
     pub unwanted: bool,
     /// We killed the guest.
     pub killed_by_us: bool,
+    /// Because it could not be asked to end, for this reason.
+    pub unreached: Option<String>,
     /// Its kernel ended it over a block that is not the one that was measured.
     pub corrupt: bool,
 }
@@ -54,7 +56,10 @@ impl Fate {
             return Message::Exited(Ended { code, error: None });
         }
         if ours {
-            return Message::Exited(Ended { code: 137, error: None });
+            let error = self.unreached.as_ref();
+            let error =
+                error.map(|why| format!("it could not be asked to end, and was killed without its grace: {why}"));
+            return Message::Exited(Ended { code: 137, error });
         }
         if let How::Refused(refusal) = end.how
             && !self.ran
@@ -324,6 +329,9 @@ mod tests {
         assert_eq!((ended.code, ended.error.as_deref()), (137, Some("QEMU was killed (signal 9)")));
         let stopped = Fate { killed_by_us: true, ..ran };
         assert_eq!(conclude(&stopped, How::Signal(9)), Message::Exited(Ended { code: 137, error: None }));
+        let unasked = Fate { unreached: Some("no answer".into()), ..stopped };
+        let Message::Exited(ended) = conclude(&unasked, How::Signal(9)) else { panic!("not exited") };
+        assert!(ended.code == 137 && ended.error.unwrap().ends_with("killed without its grace: no answer"));
     }
 
     #[test]

@@ -418,6 +418,10 @@ impl Run {
             }
             Input::StopRefused(error) => {
                 tracing::info!(%error, "the guest does not stop on request, so it is killed");
+                // A spec that does not let its host ask is no surprise to whoever wrote it.
+                if error.class == Class::Unreachable {
+                    self.fate.unreached = Some(error.message);
+                }
                 self.kill(guest);
             }
         }

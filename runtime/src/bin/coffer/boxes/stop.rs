@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use coffer_rim::foreign;
+
 use crate::boxes::to_stop::ToStop;
 use crate::context::Context;
 use crate::error::{self, CliError};
@@ -22,6 +24,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
-    let stop = |name: &str| runtime.block_on(engine.stop(name, args.what.how())).map_err(error::of);
+    let stop = |name: &str| {
+        let ended = runtime.block_on(engine.stop(name, args.what.how())).map_err(error::of)?;
+        if let Some(wrong) = ended {
+            eprintln!("coffer: warning: {}: {}", foreign(name), foreign(&wrong));
+        }
+        Ok(())
+    };
     Ok(each_box(context, &args.what.boxes, stop))
 }

@@ -57,7 +57,7 @@ impl Events {
     /// # Errors
     /// [`OpenError`]; the stream may be asked again.
     pub fn kept(&mut self) -> Result<Option<Line>, OpenError> {
-        self.lines.next().map_err(OpenError::Trail)
+        self.lines.next_line().map_err(OpenError::Trail)
     }
 
     /// Waits for the next line. Looks again a few times per second, and at nothing while nobody waits.

@@ -46,7 +46,7 @@ impl Lines {
     ///
     /// # Errors
     /// As `read(2)`.
-    pub fn next(&mut self) -> io::Result<Option<Line>> {
+    pub fn next_line(&mut self) -> io::Result<Option<Line>> {
         loop {
             while let Some(bytes) = self.part.as_mut().map_or(Ok(None), Part::next)? {
                 if let Some(line) = Line::read(&bytes) {

@@ -17,7 +17,7 @@ fn act(name: &str) -> Act {
 
 fn names(folder: &Path) -> Vec<String> {
     let mut lines = Lines::all(folder);
-    std::iter::from_fn(|| lines.next().unwrap()).map(|line| line.names.concat()).collect()
+    std::iter::from_fn(|| lines.next_line().unwrap()).map(|line| line.names.concat()).collect()
 }
 
 fn first_part(trail: &Trail) -> std::path::PathBuf {
@@ -42,7 +42,7 @@ fn lines_are_read_as_they_were_written_and_hold_together() {
     assert_eq!(names(trail.folder()), ["1", "2", "3", "4", "5"]);
     let checked = check(trail.folder()).unwrap();
     assert_eq!((checked.first, checked.last, checked.broken), (1, 5, None));
-    let line = Lines::all(trail.folder()).next().unwrap().unwrap();
+    let line = Lines::all(trail.folder()).next_line().unwrap().unwrap();
     assert!(line.nanos() > 1_600_000_000_000_000_000 && line.uid == rustix::process::getuid().as_raw());
 }
 
@@ -101,7 +101,7 @@ fn a_writer_that_was_killed_leaves_a_trail_that_goes_on() {
         let checked = check(trail.folder()).unwrap();
         assert_eq!((checked.broken, checked.half_line_bytes), (None, 0), "{at}");
         let mut lines = Lines::all(trail.folder());
-        let said = std::iter::from_fn(|| lines.next().unwrap()).any(|line| line.action == "audit.mended");
+        let said = std::iter::from_fn(|| lines.next_line().unwrap()).any(|line| line.action == "audit.mended");
         assert_eq!(said, at == 1);
     }
 }
@@ -114,7 +114,7 @@ fn parts_are_bounded_and_what_is_kept_holds_together_wherever_it_begins() {
     let mut followed = Vec::new();
     for number in 0..60 {
         trail.add(&act(&number.to_string())).unwrap();
-        followed.extend(std::iter::from_fn(|| follower.next().unwrap()).map(|line| line.names.concat()));
+        followed.extend(std::iter::from_fn(|| follower.next_line().unwrap()).map(|line| line.names.concat()));
         let checked = check(trail.folder()).unwrap();
         assert_eq!((checked.last, checked.broken), (number + 1, None));
     }
@@ -149,7 +149,7 @@ fn twenty_at_once_write_one_chain_and_whoever_follows_sees_each_line_once() {
     });
     let checked = check(trail.folder()).unwrap();
     assert_eq!((checked.last, checked.broken), (401, None));
-    let mut seen: Vec<_> = std::iter::from_fn(|| follower.next().unwrap()).map(|line| line.number).collect();
+    let mut seen: Vec<_> = std::iter::from_fn(|| follower.next_line().unwrap()).map(|line| line.number).collect();
     assert_eq!(seen.len(), 400);
     seen.dedup();
     assert_eq!(seen.len(), 400);
@@ -163,7 +163,7 @@ fn a_line_is_bounded_whatever_it_is_told() {
     big.names = vec![long.clone(); 1000];
     big.details.insert("labels".into(), json!({ "a": long, "b": vec![long.clone(); 900] }));
     trail.add(&big).unwrap();
-    let line = Lines::all(trail.folder()).next().unwrap().unwrap();
+    let line = Lines::all(trail.folder()).next_line().unwrap().unwrap();
     assert_eq!(line.outcome, "refused");
     assert!(fs::metadata(first_part(&trail)).unwrap().len() < 32 << 10);
     assert_eq!(check(trail.folder()).unwrap().broken, None);

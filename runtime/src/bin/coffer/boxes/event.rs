@@ -170,14 +170,14 @@ impl Wanted {
 
     /// It is one of them: of each key that was given, one value fits.
     pub fn admits(&self, event: &Event) -> bool {
-        let fits = |kind: &&str| {
+        let fits = |kind: &&'static str| {
             let mut names = self.things.iter().filter(|(of, _)| of == kind).peekable();
             names.peek().is_none() || names.any(|(of, name)| event.is(of, name))
         };
         let label = |(key, value): &(String, Option<String>)| {
             event.attributes.get(key).is_some_and(|found| value.as_deref().is_none_or(|value| found == value))
         };
-        KINDS.iter().all(|kind| fits(&kind))
+        KINDS.iter().all(fits)
             && (self.words.is_empty() || self.words.iter().any(|word| word == event.word))
             && (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind == event.kind))
             && self.labels.iter().all(label)
@@ -201,6 +201,7 @@ fn invalid(text: &str) -> CliError {
 mod tests {
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "written in place")]
     fn line(action: &str, outcome: &str, details: Value) -> Line {
         let value = json!({
             "number": 1, "time": "1970-01-01T00:00:00.000000001Z", "action": action, "outcome": outcome,

@@ -79,7 +79,7 @@ fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let id = args.name.as_deref().and_then(|name| engine.find(name).ok()).map(|found| found.id.to_string());
     let mut lines = Lines::all(engine.trail().map_err(error::of)?.folder());
     let (mut shown, mut rows) = (Vec::new(), Vec::new());
-    while let Some(line) = lines.next().class_while(Class::Config, "cannot read the trail")? {
+    while let Some(line) = lines.next_line().class_while(Class::Config, "cannot read the trail")? {
         let wanted = args.action.as_deref().is_none_or(|wanted| is_of(&line.action, wanted))
             && args.outcome.is_none_or(|outcome| outcome.word() == line.outcome)
             && since.is_none_or(|since| line.nanos() >= since)

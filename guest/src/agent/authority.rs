@@ -123,7 +123,7 @@ mod tests {
     fn a_guest_without_owners_lets_nobody_in_and_its_digest_says_so() {
         let (with, without) = (spec(), WorkloadSpec { owners: Vec::new(), host_may: HostMay::none(), ..spec() });
         for act in Act::ALL {
-            assert!(admit_owner(&without, &SpkiDigest::of(b"alice"), act).is_err(), "{act}");
+            assert!(admit_owner(&without.owners, &SpkiDigest::of(b"alice"), act).is_err(), "{act}");
             assert!(admit_host(&without, act).is_err(), "{act}");
         }
         // Whoever relies on it compares HOST_DATA: nobody takes owners away or puts them back behind it.

@@ -20,7 +20,7 @@ use tonic::service::Routes;
 const LONGEST: Duration = Duration::from_millis(300);
 
 /// The head of a message of a megabyte, and then a byte of it each 10 ms.
-async fn drip() -> Response {
+fn drip() -> Response {
     let head = tokio_stream::once(vec![0, 0, 16, 0, 0]);
     let bytes = tokio_stream::iter(0..360_000).throttle(Duration::from_millis(10)).map(|_| vec![0]);
     let body = Body::from_stream(head.chain(bytes).map(Ok::<_, Infallible>));
@@ -28,7 +28,7 @@ async fn drip() -> Response {
 }
 
 fn dripping() -> Routes {
-    Router::new().fallback(drip).into()
+    Router::new().fallback(|| async { drip() }).into()
 }
 
 fn is_slow<T>(said: Result<T, ClientError>) {

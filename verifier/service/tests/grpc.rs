@@ -202,8 +202,9 @@ async fn a_batch_that_takes_longer_than_a_request_may_is_answered_with_nothing_b
 }
 
 /// Where one piece of evidence is judged.
-pub const APPRAISE: http::uri::PathAndQuery =
-    http::uri::PathAndQuery::from_static("/coffer.verifier.v1.Verifier/Appraise");
+pub fn appraise() -> http::uri::PathAndQuery {
+    http::uri::PathAndQuery::from_static("/coffer.verifier.v1.Verifier/Appraise")
+}
 
 /// Bytes as they are.
 #[derive(Default)]
@@ -250,7 +251,7 @@ async fn ten_thousand_messages_that_are_none_are_refused_and_it_goes_on() {
     for round in 0..10_000 {
         let bent = mutate(&good, &mut seed);
         client.ready().await.unwrap();
-        match client.unary(keyed(bent.clone(), &service.key), APPRAISE, Raw).await {
+        match client.unary(keyed(bent.clone(), &service.key), appraise(), Raw).await {
             Err(error) => {
                 let known = [Code::InvalidArgument, Code::FailedPrecondition];
                 assert!(known.contains(&error.code()), "{round}: {error}");

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::common::{config, roots};
-use crate::grpc::{APPRAISE, Raw, keyed};
+use crate::grpc::{Raw, appraise, keyed};
 use crate::mutate::mutate;
 
 fn program() -> Command {
@@ -270,7 +270,7 @@ fn ten_thousand_malformed_messages_get_an_error_each_over_grpc_and_leave_nothing
         let mut warm = 0;
         for (at, body) in malformed().enumerate() {
             client.ready().await.unwrap();
-            let error = client.unary(keyed(body, &served.key), APPRAISE, Raw).await.unwrap_err();
+            let error = client.unary(keyed(body, &served.key), appraise(), Raw).await.unwrap_err();
             assert_eq!(error.code(), tonic::Code::InvalidArgument, "{at}: {error}");
             assert!(error.message().len() < 2000, "{error}");
             if at == 1000 {

@@ -263,7 +263,7 @@ impl Guest {
 
     /// How long the guest runs, in microseconds, by its own word: whatever the movers do, the host may ask that.
     pub fn uptime(&self) -> Result<u64> {
-        let until = Instant::now() + Duration::from_secs(40);
+        let until = Instant::now() + Duration::from_secs(90);
         while Instant::now() < until {
             // Their connections may still hold the places.
             if let Some(answer) = self.call(CONTROL, MAY[1], &[Vec::new()])?

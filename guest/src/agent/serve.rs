@@ -19,6 +19,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::service::Routes;
 
@@ -110,6 +111,11 @@ const OWNERS: ServeLimits = ServeLimits {
 const HOST: [(u32, usize); 2] = [(CONTROL, 8), (EXEC, 20)];
 /// Requests of a connection at once.
 const STREAMS: u32 = 8;
+/// How long nothing comes over a connection of the host's until it is asked whether it is there; and until it is hung up on.
+const ASKED: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(25);
+/// And how long nothing of what is for it is taken.
+const UNTAKEN: Duration = Duration::from_secs(20);
 /// Bytes of a request's head.
 const HEADERS: u32 = 2 << 10;
 /// Bytes of an answer that HTTP/2 keeps for a reader who does not take it.
@@ -139,6 +145,11 @@ where
     while let Some(next) = incoming.next().await {
         let (Ok(stream), Ok(place)) = (next, places.clone().try_acquire_owned()) else { continue };
         let routes = TowerToHyperService::new(routes.clone());
+        // A host that says nothing, or takes nothing of what it is told, and whose device does not tell when it hangs up, has its place no longer.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_read_timeout(Some(SILENCE));
+        stream.set_write_timeout(Some(UNTAKEN));
+        let stream = Box::pin(stream);
         tokio::spawn(async move {
             let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
             builder
@@ -149,7 +160,8 @@ where
                 .initial_stream_window_size(WINDOWS.0)
                 .initial_connection_window_size(WINDOWS.1)
                 .max_send_buf_size(ANSWER)
-                .keep_alive_interval(Some(Duration::from_secs(30)));
+                .keep_alive_interval(Some(ASKED))
+                .keep_alive_timeout(SILENCE - ASKED);
             // What breaks off is the host's own loss.
             let _ = builder.serve_connection(TokioIo::new(stream), routes).await;
             drop(place);

@@ -251,7 +251,7 @@ fn unanswered(status: &tonic::Status) -> Failure {
         tonic::Code::Unimplemented => {
             let message = "the guest's agent gives no evidence over a nonce: it is older than this command";
             Failure::new(Class::Config, message)
-                .hint("start the box anew from a platform of today, or leave --nonce out")
+                .hint("start the box anew from a platform of today, or ask for no nonce")
         }
         _ => agent::of_status(status),
     }

@@ -22,6 +22,11 @@ use crate::{
 /// How long an admitted answer counts; after it, a new challenge (docs/design/protocol.md §4.6).
 pub const RESULT_LIFETIME: Duration = Duration::from_mins(15);
 
+/// How long the other end admits this one. Its word only decides when we ask again; a silly one is cut to something harmless.
+pub(crate) fn valid(admission: &proto::Admission) -> Duration {
+    Duration::from_secs(admission.valid_seconds).min(RESULT_LIFETIME)
+}
+
 /// Makes evidence of the guest it runs in.
 pub trait Attester: Send + Sync + 'static {
     /// A new report over `report_data`, with what travels beside it. Blocks.

@@ -351,7 +351,7 @@ async fn attest(channel: Channel, facts: &TlsFacts, attester: Arc<dyn Attester>)
     };
     let told =
         (admission.unix_seconds != 0).then(|| ToldTime { unix_seconds: admission.unix_seconds, at: Instant::now() });
-    Ok(Answered { opener: Arc::new(opener), until: start + wire::valid(&admission), told })
+    Ok(Answered { opener: Arc::new(opener), until: start + appraisal::valid(&admission), told })
 }
 
 fn client(channel: Channel) -> AttestationClient<Channel> {

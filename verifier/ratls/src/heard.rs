@@ -8,6 +8,7 @@ use coffer_verifier::{binding::EncryptionKey, evidence::Evidence};
 use prost::Message as _;
 
 use crate::{
+    appraisal,
     proto::{AttestRequest, AttestResponse, AttestedEvidence, ChallengeResponse, attest_request, attest_response},
     refusal::Refusal,
     wire,
@@ -36,7 +37,7 @@ pub fn request(bytes: &[u8]) -> Option<Result<Heard, Refusal>> {
 pub fn response(bytes: &[u8]) -> Option<Result<Heard, Refusal>> {
     Some(match AttestResponse::decode(bytes).ok()?.side? {
         attest_response::Side::Answer(answer) => evidence(answer),
-        attest_response::Side::Admission(admission) => Ok(Heard::Admission(wire::valid(&admission))),
+        attest_response::Side::Admission(admission) => Ok(Heard::Admission(appraisal::valid(&admission))),
     })
 }
 

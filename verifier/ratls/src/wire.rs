@@ -1,11 +1,8 @@
 //! Between the protocol's messages and the types we compute with; lengths are checked here, once.
 
-use std::time::Duration;
-
 use coffer_verifier::{Code, abi::REPORT_LEN, binding::EncryptionKey, evidence::Evidence};
 
 use crate::{
-    appraisal::RESULT_LIFETIME,
     hpke::{AEAD, KDF, KEM, PUBLIC_KEY_LEN},
     proto,
     refusal::Refusal,
@@ -76,9 +73,4 @@ pub(crate) fn challenge_from_wire(bytes: &[u8]) -> Result<[u8; 32], Refusal> {
         detail: format!("challenge is {} bytes, expected 32", bytes.len()),
         claims: None,
     })
-}
-
-/// For how long. The peer's word only decides when we ask again; a silly one is cut to something harmless.
-pub(crate) fn valid(admission: &proto::Admission) -> Duration {
-    Duration::from_secs(admission.valid_seconds).min(RESULT_LIFETIME)
 }

@@ -92,7 +92,7 @@ impl Reading {
                 (self.waited, self.came) = (Duration::ZERO, 0);
             }
             let began = Instant::now();
-            let next = timeout(within - self.waited, self.response.chunk()).await;
+            let next = timeout(within.saturating_sub(self.waited), self.response.chunk()).await;
             self.waited += began.elapsed();
             if let Ok(next) = next {
                 let piece = next.map_err(|error| Failure::passing(without_address(error)))?;

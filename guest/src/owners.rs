@@ -131,8 +131,11 @@ impl Owners {
         let file = match broker.secret(kept).await {
             Ok(secret) => secret,
             // There is none, or not for this guest: the broker does not say which.
-            Err(ClientError::Refused { .. }) if floor == 0 && had == 0 => return Ok(set(Known::NoList)),
-            Err(ClientError::Refused { .. }) => return Ok(set(Known::Lost(floor.max(had)))),
+            Err(ClientError::Refused { .. }) => {
+                let newest = floor.max(had);
+                set(if newest == 0 { Known::NoList } else { Known::Lost(newest) });
+                return Ok(());
+            }
             Err(error) => {
                 if floor > had {
                     set(Known::Lost(floor));

@@ -105,7 +105,7 @@ mod tests {
         std::fs::write(&file, key.public().to_pem()).unwrap();
         let file = file.display();
         let read = authority(&format!("{file},name=prod,sequence=7,kept=kbs:///default/owners/prod")).unwrap();
-        assert_eq!((read.name.as_str(), read.sequence, read.key.0), ("prod", 7, key.public().clone()));
+        assert_eq!((read.name.as_str(), read.sequence, read.key.0), ("prod", 7, *key.public()));
         assert_eq!(read.kept.unwrap().as_str(), "kbs:///default/owners/prod");
         for bad in [
             "",

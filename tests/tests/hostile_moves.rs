@@ -199,7 +199,7 @@ impl Besieged {
         let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits())?;
         let mut open = OpenOptions::new();
         std::os::unix::fs::OpenOptionsExt::custom_flags(open.read(true).write(true), flags);
-        let words: &[u8] = *chance.of(&[&b"\n\x03\x04\x1a"[..], b"root\n\n", b"\x01c", b"cat /made\n", b"\x00h"]);
+        let words: &[u8] = chance.of(&[&b"\n\x03\x04\x1a"[..], b"root\n\n", b"\x01c", b"cat /made\n", b"\x00h"]);
         // What nobody takes has no room, in the end.
         let _ = open.open(console)?.write_all(if chance.once_in(2) { words } else { b"" });
         let _ = open.open(console)?.write_all(&chance.bytes(512));
@@ -215,7 +215,7 @@ impl Besieged {
         let patient = |words: &[&str], input: &[u8]| -> Result<String> {
             let mut last = None;
             // The movers' connections may hold its places for a while yet.
-            let _ = wait_for(Duration::from_secs(60), || {
+            let _ = wait_for(Duration::from_mins(1), || {
                 last = self.world.coffer_with(words, input).ok();
                 last.as_ref().is_some_and(|it| it.status == 0)
             });

@@ -86,17 +86,15 @@ impl<S> Gate<S> {
 /// What a caller must be let do at least one of.
 pub(super) fn needs(path: &str) -> Option<&'static [Act]> {
     Some(match path.strip_prefix("/coffer.agent.v1.")? {
-        // Whoever may do anything, and the host.
-        "Control/State" => &[],
+        // Whoever may do anything, and the host; of owners' calls whoever may do anything: whether a list of owners counts its
+        // authority says, and not who brings it.
+        "Control/State" | "Owner/PutOwners" | "Owner/Evidence" => &[],
         "Control/Stats" => &[Act::Stats],
         "Control/Stop" => &[Act::Stop],
         "Control/Logs" => &[Act::Logs],
         // The request says which.
         "Control/Signal" => &[Act::Stop, Act::Exec],
         "Exec/Run" => &[Act::Exec, Act::Cp, Act::Top, Act::Attach],
-        // Whoever may do anything: whether it counts its authority says, and not who brings it.
-        "Owner/PutOwners" => &[],
-        "Owner/Evidence" => &[],
         "Owner/Inject" | "Owner/Refresh" => &[Act::Inject],
         "Owner/Seal" | "Owner/Unseal" | "Owner/Reseal" => &[Act::Unseal],
         _ => return None,

@@ -161,7 +161,7 @@ where
                 .initial_connection_window_size(WINDOWS.1)
                 .max_send_buf_size(ANSWER)
                 .keep_alive_interval(Some(ASKED))
-                .keep_alive_timeout(SILENCE - ASKED);
+                .keep_alive_timeout(SILENCE.saturating_sub(ASKED));
             // What breaks off is the host's own loss.
             let _ = builder.serve_connection(TokioIo::new(stream), routes).await;
             drop(place);

@@ -199,7 +199,8 @@ impl Besieged {
         let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits())?;
         let mut open = OpenOptions::new();
         std::os::unix::fs::OpenOptionsExt::custom_flags(open.read(true).write(true), flags);
-        let words: &[u8] = chance.of(&[&b"\n\x03\x04\x1a"[..], b"root\n\n", b"\x01c", b"cat /made\n", b"\x00h"]);
+        let typed = [&b"\n\x03\x04\x1a"[..], b"root\n\n", b"\x01c", b"cat /made\n", b"\x00h"];
+        let words = *chance.of(&typed);
         // What nobody takes has no room, in the end.
         let _ = open.open(console)?.write_all(if chance.once_in(2) { words } else { b"" });
         let _ = open.open(console)?.write_all(&chance.bytes(512));

@@ -100,7 +100,8 @@ const OTHERS: [&str; 8] = [
 ];
 
 pub fn path(chance: &mut Chance) -> &'static str {
-    if chance.once_in(6) { chance.of(&OTHERS) } else { chance.of(METHODS) }
+    let from: &[&str] = if chance.once_in(6) { &OTHERS } else { METHODS };
+    chance.of(from)
 }
 
 /// What one could send to `path`, as its own messages have it, each field of use to somebody who wants what is inside.

@@ -100,8 +100,8 @@ const OTHERS: [&str; 8] = [
 ];
 
 pub fn path(chance: &mut Chance) -> &'static str {
-    let from: &[&str] = if chance.once_in(6) { &OTHERS } else { METHODS };
-    chance.of(from)
+    let from: &[&'static str] = if chance.once_in(6) { &OTHERS } else { METHODS };
+    from[chance.below(from.len())]
 }
 
 /// What one could send to `path`, as its own messages have it, each field of use to somebody who wants what is inside.

@@ -66,6 +66,7 @@ mod memory;
 mod mode;
 mod name;
 mod network;
+mod owner;
 mod owner_list;
 mod peer;
 mod rights;
@@ -86,6 +87,7 @@ pub use ingress::{Ingress, IngressClients};
 pub use mode::{FileMode, FolderMode, ModeError};
 pub use name::{NAME_RULE, Name, NameError, PathError, SecretPath, Tenant};
 pub use network::{HostEntry, Network};
+pub use owner::Owner;
 pub use owner_list::{AuthorityKey, OWNER_LIST_TYPE, OwnerAuthority, OwnerList, OwnerListError, SignedOwnerList};
 pub use peer::{Guests, Measured, Peer, SignedLaunch};
 pub use rights::{Capability, Resource, ResourceLimit, Rights, UnknownWord};
@@ -93,6 +95,6 @@ pub use scratch::Scratch;
 pub use sealed_volume::{SealedVolume, Unclean, VolumePolicy};
 pub use secret::{OnChange, SecretTarget, SecretWanted};
 pub use workload::{
-    COCO_PORT, Floors, Image, KbsPin, Mount, Owner, Process, Root, SealFloors, SvnFloor, Tee, VerityTable, Volume,
-    VolumeKind, WorkloadSpec,
+    COCO_PORT, Floors, Image, KbsPin, Mount, Process, Root, SealFloors, SvnFloor, Tee, VerityTable, Volume, VolumeKind,
+    WorkloadSpec,
 };

@@ -4,8 +4,8 @@ use coffer_verifier::abi::{KeyDigest, SpkiDigest};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Act, ConfigDigest, DataVolume, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, OwnerAuthority,
-    OwnerMay, Peer, Rights, Scratch, SealedVolume, SecretWanted, Tenant, digest::lower_hex,
+    ConfigDigest, DataVolume, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, Owner, OwnerAuthority, Peer,
+    Rights, Scratch, SealedVolume, SecretWanted, Tenant, digest::lower_hex,
 };
 
 /// Which secure processor the guest must find. There is no fallback from one to another.
@@ -170,24 +170,6 @@ pub struct KbsPin {
     pub address: String,
     /// SHA-256 of the broker's SubjectPublicKeyInfo: current, and optionally next.
     pub spki: Vec<SpkiDigest>,
-}
-
-/// One owner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Owner {
-    /// SHA-256 of the owner's SubjectPublicKeyInfo.
-    #[serde(deserialize_with = "lower_hex")]
-    pub key: SpkiDigest,
-    /// What this owner may do.
-    pub may: OwnerMay,
-}
-
-impl Owner {
-    /// Whether this owner may `act`. Stopping and coarse statistics need no grant of their own: they come with being listed.
-    pub fn allows(&self, act: Act) -> bool {
-        matches!(act, Act::Stop | Act::Stats) || self.may.allows(act)
-    }
 }
 
 /// A tmpfs for the workload; host file systems do not exist in a guest.

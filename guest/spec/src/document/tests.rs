@@ -197,6 +197,8 @@ fn refuses_a_disk_for_writing_of_no_use_and_a_floor_nobody_can_check() {
     spec.secrets.clear();
     spec.inject.clear();
     spec.owners.clear();
+    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "owner_authority", .. })));
+    spec.owner_authority = None;
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "sealed_volumes", .. })));
     spec.sealed_volumes.clear();
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "ingress", .. })));
@@ -471,7 +473,7 @@ fn ports_and_their_clients_are_bounded_and_named_once() {
     let profile = Ingress { port: 1, clients: IngressClients::Certificate(name("web")) };
     assert_eq!(found(vec![profile.clone()]), "");
     let mut spec = sample();
-    (spec.kbs, spec.secrets, spec.ingress) = (None, Vec::new(), vec![profile]);
+    (spec.kbs, spec.secrets, spec.ingress, spec.owner_authority) = (None, Vec::new(), vec![profile], None);
     let refused = Document::write(&spec).err().map(|error| error.to_string()).unwrap_or_default();
     assert!(refused.contains("ingress.clients.certificate"), "{refused}");
     assert_eq!(found((1..=16).map(port).collect()), "");
@@ -530,4 +532,20 @@ fn a_bound_on_the_programs_of_a_user_that_root_would_not_feel_is_refused_by_name
     for other in ["app", "5:0", "rooted", "1000:root"] {
         assert!(with(other, Resource::Nproc).is_ok(), "{other}");
     }
+}
+
+#[test]
+fn an_authority_has_owners_who_bring_its_lists_or_a_broker_that_keeps_them() {
+    let no_broker = refused(|spec| {
+        (spec.kbs, spec.secrets) = (None, Vec::new());
+        spec.ingress.truncate(1);
+    });
+    assert_eq!(no_broker, "owner_authority.kept");
+    let kept_nowhere = |spec: &mut WorkloadSpec| {
+        if let Some(authority) = &mut spec.owner_authority {
+            authority.kept = None;
+        }
+        spec.owners.clear();
+    };
+    assert_eq!(refused(kept_nowhere), "owners");
 }

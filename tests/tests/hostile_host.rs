@@ -29,6 +29,7 @@ struct Deployment {
     monitor: Monitor,
     world: World,
     kbs: Kbs,
+    image: String,
     flags: Vec<String>,
     _registry: Registry,
 }
@@ -46,7 +47,7 @@ impl Deployment {
         let words: Vec<&str> = ["--json", "measure"].into_iter().chain(flags.iter().map(String::as_str)).collect();
         let reference = world.coffer(&words)?.ok()?;
         kbs_admin(&world, &kbs, &["reference", "add", "--from", "-", "--name", "app"], reference.as_bytes())?;
-        Ok(Self { monitor, world, kbs, flags, _registry: registry })
+        Ok(Self { monitor, world, kbs, image, flags, _registry: registry })
     }
 
     /// Runs the box on a host whose monitor does `change` first, in the box's folder.
@@ -175,8 +176,8 @@ fn a_clock_that_the_host_sets_back_the_brokers_word_sets_right() -> Result<()> {
         }
         let owner = Deployment::on(monitor)?;
         let tells = |flags: &[&str]| -> Result<u64> {
-            let image = owner.flags.iter().find(|flag| flag.contains('@')).context("an image")?;
-            let words = [&["--tee-simulate", "--host-may", "stop,logs"], flags, &[image, "date", "+%s"]].concat();
+            let words =
+                [&["--tee-simulate", "--host-may", "stop,logs"], flags, &[&owner.image, "date", "+%s"]].concat();
             let document = owner.world.coffer(&[&["spec"], words.as_slice()].concat())?.ok()?;
             let disk = owner.world.folder.path().join(format!("set-back-{}.img", flags.len()));
             let mut bytes = Vec::new();

@@ -32,7 +32,8 @@ fn a_guest_is_reached_however_many_connections_came_before() -> Result<()> {
         for number in 0..CONNECTIONS {
             let mut line = UnixStream::connect(&socket).with_context(|| socket.display().to_string())?;
             line.set_read_timeout(Some(WAIT))?;
-            writeln!(line, "CONNECT {}", ports::CONTROL)?;
+            // At once: whatever comes first is taken for the whole line.
+            line.write_all(format!("CONNECT {}\n", ports::CONTROL).as_bytes())?;
             let mut answer = String::new();
             BufReader::new(&line).read_line(&mut answer).with_context(|| format!("connection {number}"))?;
             ensure!(answer.starts_with("OK "), "connection {number} of {CONNECTIONS}: {answer:?}");

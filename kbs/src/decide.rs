@@ -114,9 +114,8 @@ impl Decider {
                 "contraindicated"
             }
         };
-        let secrets = || judged.document.spec().secrets.iter().map(|one| one.from.as_str());
         if let Asked::Secret { path, .. } = asked
-            && !secrets().any(|one| one == path.as_str())
+            && !judged.document.spec().asks_for().any(|one| one.as_str() == path.as_str())
         {
             reasons.push("spec: the workload spec does not ask for this path".to_owned());
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConfigDigest, DataVolume, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, Owner, OwnerAuthority, Peer,
-    Rights, Scratch, SealedVolume, SecretWanted, Tenant, digest::lower_hex,
+    Rights, Scratch, SealedVolume, SecretPath, SecretWanted, Tenant, digest::lower_hex,
 };
 
 /// Which secure processor the guest must find. There is no fallback from one to another.
@@ -89,6 +89,14 @@ pub struct WorkloadSpec {
     /// Lower bounds.
     #[serde(default)]
     pub floors: Floors,
+}
+
+impl WorkloadSpec {
+    /// Every path that its guest asks the key broker for: its secrets, and the list of its owners.
+    pub fn asks_for(&self) -> impl Iterator<Item = &SecretPath> {
+        let kept = self.owner_authority.iter().filter_map(|authority| authority.kept.as_ref());
+        self.secrets.iter().map(|secret| &secret.from).chain(kept)
+    }
 }
 
 /// Image identity.

@@ -114,8 +114,9 @@ impl Decider {
                 "contraindicated"
             }
         };
+        let asked_for = || judged.document.spec().asks_for();
         if let Asked::Secret { path, .. } = asked
-            && !judged.document.spec().asks_for().any(|one| one.as_str() == path.as_str())
+            && !asked_for().any(|one| one.as_str() == path.as_str())
         {
             reasons.push("spec: the workload spec does not ask for this path".to_owned());
         }
@@ -139,7 +140,7 @@ impl Decider {
                 "claims": verified.claims(),
             },
             "tenant": { "name": judged.tenant.as_str(), "simulated_anchors": anchors },
-            "spec": { "secrets": secrets().collect::<Vec<_>>(), "tee": judged.document.spec().tee },
+            "spec": { "secrets": asked_for().map(coffer_spec::SecretPath::as_str).collect::<Vec<_>>(), "tee": judged.document.spec().tee },
             "asked": { "kind": asked.kind(), "name": asked.name(), "allow_simulated": terms.allow_simulated },
             "references": candidates.references_input(),
             "signers": candidates.signers_input(),

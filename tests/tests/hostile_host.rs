@@ -177,7 +177,8 @@ fn a_clock_that_the_host_sets_back_the_brokers_word_sets_right() -> Result<()> {
         let owner = Deployment::on(monitor)?;
         let tells = |flags: &[&str]| -> Result<u64> {
             let words =
-                [&["--tee-simulate", "--host-may", "stop,logs"], flags, &[&owner.image, "date", "+%s"]].concat();
+                [&["--tee-simulate", "--host-may", "stop,logs"], flags, &[&owner.image, "busybox", "date", "+%s"]]
+                    .concat();
             let document = owner.world.coffer(&[&["spec"], words.as_slice()].concat())?.ok()?;
             let disk = owner.world.folder.path().join(format!("set-back-{}.img", flags.len()));
             let mut bytes = Vec::new();

@@ -25,7 +25,9 @@ Exit status: 0 signed, 2 usage, 3 a file.
 Examples:
   coffer owner sign --key authority.pem --name prod --sequence 2 \\
       --expires 30d --owner alice.pem --owner bob.pem=logs,top \\
-      --out owners.json")]
+      --out owners.json
+  coffer owner sign --key authority.pem --name prod --sequence 3 \\
+      --nobody --out nobody.json")]
 pub struct Args {
     /// Private key of the authority, from `coffer owner keygen`.
     #[arg(long, value_name = "FILE")]

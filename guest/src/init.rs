@@ -533,7 +533,7 @@ fn start_failure(error: &StartError) -> Failure {
 async fn linger(agent: &Arc<Agent>, host: Host) {
     let spec = agent.document.spec();
     let readers = spec.host_may.contains(Act::Logs)
-        || spec.tee != Tee::None && spec.owners.iter().any(|owner| owner.may.contains(Act::Logs));
+        || spec.tee != Tee::None && agent.owners.now().iter().any(|owner| owner.may.contains(Act::Logs));
     let patience = if readers || agent.logs.is_followed() { LINGER } else { Duration::from_millis(300) };
     let mut stop = agent.stop_orders();
     let stopped = async {

@@ -143,13 +143,9 @@ impl Owners {
                 return Err(OwnersError::Broker(error));
             }
         };
-        let taken = SignedOwnerList::parse(file.value.expose_secret())
-            .and_then(|signed| signed.verify(authority, floor.max(had)))
-            .and_then(|list| {
-                list.current(self.clock.now().unwrap_or(UnixTime::from_secs(i64::MAX)))?;
-                Ok(list)
-            });
-        let list = match taken {
+        let list = SignedOwnerList::parse(file.value.expose_secret())
+            .and_then(|signed| signed.verify(authority, floor.max(had)));
+        let list = match list {
             Ok(list) => list,
             Err(error) => {
                 // Another guest has seen a later one: what this one has is over.
@@ -159,14 +155,24 @@ impl Owners {
                 return Err(error.into());
             }
         };
-        // Before it counts here: whoever starts after this knows of it.
-        if list.sequence > floor {
-            let moved = broker.set_generation(&counter, &COUNTER, floor, list.sequence).await;
-            let moved = moved.map_err(OwnersError::Broker)?;
-            if !moved.set && moved.current > list.sequence {
-                set(Known::Lost(moved.current));
-                return Err(OwnerListError::Older { found: list.sequence, floor: moved.current }.into());
+        // Before it counts here: whoever starts after this knows of it. A later list that nobody is to remember leaves nobody.
+        match raised(broker, &counter, floor, list.sequence).await {
+            Ok(current) if current <= list.sequence => {}
+            Ok(current) => {
+                set(Known::Lost(current));
+                return Err(OwnerListError::Older { found: list.sequence, floor: current }.into());
             }
+            Err(error) => {
+                if list.sequence > had {
+                    set(Known::Lost(list.sequence));
+                }
+                return Err(OwnersError::Broker(error));
+            }
+        }
+        // What the authority took back stays so after its word has ended.
+        if let Err(error) = list.current(self.clock.now().unwrap_or(UnixTime::from_secs(i64::MAX))) {
+            set(Known::Lost(list.sequence));
+            return Err(error.into());
         }
         set(Known::List(list));
         Ok(())
@@ -184,10 +190,36 @@ impl Known {
     }
 }
 
+/// Moves the counter to `sequence`, if it is behind it. Gives where it is then.
+async fn raised(broker: &BrokerClient, counter: &SealingName, from: u64, sequence: u64) -> Result<u64, ClientError> {
+    let mut at = from;
+    // Others move it too, and none of them back.
+    while at < sequence {
+        let moved = broker.set_generation(counter, &COUNTER, at, sequence).await?;
+        if moved.set {
+            return Ok(sequence);
+        }
+        if moved.current <= at {
+            return Err(ClientError::Protocol { cause: "a counter that went back".to_owned() });
+        }
+        at = moved.current;
+    }
+    Ok(at)
+}
+
 /// What the broker calls the counter: of this workload, for lists of this name.
 fn name_of(authority: &OwnerAuthority) -> SealingName {
-    let context = format!("owners/{}", authority.name).into_bytes();
+    let context = context_of(authority);
     SealingName { policy: SealingPolicy::Workload, scope: Scope::Agent, context, minimum_svn: None }
+}
+
+fn context_of(authority: &OwnerAuthority) -> Vec<u8> {
+    format!("owners/{}", authority.name).into_bytes()
+}
+
+/// Whether counters under this context are for the guest's own lists: no owner seals there, who could use them up.
+pub fn is_context_of_lists(spec: &WorkloadSpec, context: &[u8]) -> bool {
+    spec.owner_authority.as_ref().is_some_and(|authority| context_of(authority) == context)
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ fn a_list_that_the_broker_keeps_stands_in_place_of_the_specs_and_no_older_one_af
     let anchor = simulator_anchor(&world)?;
     let anchor = anchor.to_str().context("a plain name")?;
     let kbs = Kbs::start(world.folder.path(), &["--allow-simulated", anchor, "--tenant", "default"])?;
-    let me = authority.me("exec,inject");
+    let me = authority.me("exec,inject,unseal");
     let named = format!("{},name=prod,kept={KEPT}", authority.file("authority.pem.pub"));
     let broker = ["--kbs", &kbs.address, "--kbs-pin", &kbs.pin];
     let flags = ["--tee-simulate", "--owner", &me, "--owner-authority", &named, "--host-may", "stop,stats,logs"];
@@ -123,6 +123,10 @@ fn a_list_that_the_broker_keeps_stands_in_place_of_the_specs_and_no_older_one_af
     let refresh = || world.coffer(&["refresh-secrets", ALLOW, "box"]);
     let put = |file: &str| kbs_admin(&world, &kbs, &["secret", "put", KEPT, ALLOW], &fs::read(file)?);
     says(&exec()?, 0, &["inside"]).context("before there is a list")?;
+
+    // No owner uses up the counters that the list needs.
+    let seal = ["seal", ALLOW, "box", "--to", "workload", "--counted", "--context", "owners/prod"];
+    says(&world.coffer_with(&seal, b"x")?, 2, &["context"])?;
 
     // It takes away what the spec gives.
     let older = authority.list("1", "exec,inject")?;

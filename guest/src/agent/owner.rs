@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     broker,
+    owners::is_context_of_lists,
     processor::SharedProcessor,
     sealing::{Means, Sealed, SealingError, Unsealed},
     secrets::{self, FileAs},
@@ -85,6 +86,9 @@ impl Owner for OwnerService {
     async fn seal(&self, request: Request<SealRequest>) -> Result<Response<SealResponse>, Status> {
         let spec = self.agent.document.spec();
         let Seal { policy, context, counter, plaintext } = request::seal(request.get_ref())?;
+        if is_context_of_lists(spec, context) {
+            return Err(Status::invalid_argument("context: the guest counts its lists of owners there"));
+        }
         let aad = length_prefixed(&[spec.tenant.as_str().as_bytes(), context, b"seal"]);
         let plaintext = open(&request, "coffer.agent.v1.Owner/Seal", &aad, plaintext)?;
         let broker = self.broker(&[policy]).await?;

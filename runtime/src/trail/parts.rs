@@ -20,7 +20,10 @@ pub(super) fn all(folder: &Path) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in entries {
         let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".jsonl")).filter(|name| name.len() == DIGITS);
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_suffix(".jsonl"))
+            .filter(|name| name.len() == DIGITS && name.bytes().all(|byte| byte.is_ascii_digit()));
         found.extend(number.and_then(|number| number.parse::<u64>().ok()));
     }
     found.sort_unstable();

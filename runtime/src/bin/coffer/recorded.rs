@@ -176,9 +176,11 @@ pub fn begin(path: &str, entry: &Entry, matches: &ArgMatches, context: &Context)
         Program => {
             let mut words = words.into_iter();
             act.names = words.next().into_iter().collect();
-            act.details.extend(words.next().map(|program| ("program".to_owned(), program.into())));
+            // A whole line in one word is no name.
+            let name = |word: String| word.split([' ', '\t', '\n', '=']).next().unwrap_or_default().to_owned();
+            act.details.extend(words.next().map(|program| ("program".to_owned(), name(program).into())));
         }
-        Things | Elsewhere | Nothing => act.names = words.iter().map(|word| without_login(word)).collect(),
+        Things | Elsewhere | Nothing => act.names = words,
     }
     let secrets: Vec<_> = given(matches, "secret").iter().filter_map(|word| name_of(word)).collect();
     if !secrets.is_empty() {
@@ -190,6 +192,10 @@ pub fn begin(path: &str, entry: &Entry, matches: &ArgMatches, context: &Context)
             act.details.extend(caller(context, only, right).map(|who| ("as".to_owned(), who.into())));
         }
         act.boxes = found.iter().map(of_record).collect();
+    }
+    // A path of `cp` may have an @ of its own, and no login.
+    if path != "cp" {
+        act.names.iter_mut().for_each(|word| *word = without_login(word));
     }
     let trail = Trail::at(home.trail());
     let number = trail.add(&act)?;
@@ -249,12 +255,20 @@ fn name_of(word: &str) -> Option<String> {
     word.split_once('=').map(|(name, _)| name.to_owned())
 }
 
-/// An address without who logs in there.
+/// An address without who logs in there: whatever stands before its last @, but for that of a digest.
 fn without_login(word: &str) -> String {
-    let Some((scheme, rest)) = word.split_once("://") else { return word.to_owned() };
-    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let login = host.rfind('@').map_or(0, |at| at + 1);
-    format!("{scheme}://{}", &rest[login..])
+    let (scheme, rest) = word.split_once("://").map_or(("", word), |(scheme, rest)| (scheme, rest));
+    let is_digest = |text: &str| {
+        text.split_once(':').is_some_and(|(_, hex)| hex.len() >= 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let (place, digest) = match rest.rsplit_once('@') {
+        Some((place, digest)) if is_digest(digest) => (place, Some(digest)),
+        _ => (rest, None),
+    };
+    let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+    let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+    let digest = digest.map(|digest| format!("@{digest}")).unwrap_or_default();
+    format!("{scheme}{place}{digest}")
 }
 
 /// The boxes among these words.
@@ -344,6 +358,11 @@ mod tests {
             "coffer inject-secret web --secret note=hidden3",
             "coffer login -u me https://me:hidden4@registry.example",
             "coffer pull https://me:hidden5@registry.example/x",
+            "coffer pull https://me:hidden6/y?@registry.example/x",
+            "coffer pull me:hidden7@registry.example/x:1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+            "coffer run --rm https://me:hidden8@registry.example/x",
+            "coffer login me:hidden9@registry.example",
+            "coffer exec web PASSWORD=hidden0",
         ] {
             let (path, entry, matches) = chosen(line);
             let recorded = begin(&path, entry, &matches, &context).unwrap().unwrap();
@@ -354,7 +373,9 @@ mod tests {
             text += &std::fs::read_to_string(file.unwrap().path()).unwrap();
         }
         assert!(!text.contains("hidden"), "{text}");
-        for word in ["psql", "\"note\"", "busybox", "\"web\"", "https://registry.example"] {
+        for word in
+            ["psql", "\"note\"", "busybox", "\"web\"", "https://registry.example", "registry.example/x:1@sha256:0123"]
+        {
             assert!(text.contains(word), "{word}: {text}");
         }
     }

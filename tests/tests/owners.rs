@@ -1,6 +1,6 @@
 //! Owners that change while a box is there: lists that an authority signed, with and without a key broker that keeps them.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use coffer_tests::{
@@ -149,9 +149,22 @@ fn a_list_that_the_broker_keeps_stands_in_place_of_the_specs_and_no_older_one_af
     world.coffer(&["restart", "-t", "0", "box"])?.ok()?;
     says(&exec()?, 125, &["owner-may-not:exec"])?;
 
-    put(&authority.list("3", "exec")?)?;
+    let third = authority.list("3", "exec,inject")?;
+    put(&third)?;
     world.coffer(&["restart", "-t", "0", "box"])?.ok()?;
     says(&exec()?, 0, &["inside"])?;
+
+    // What takes somebody away does so after its own time is over, too: the one before it never counts again.
+    let (key, short) = (authority.file("authority.pem"), authority.file("short.json"));
+    let words = ["owner", "sign", "--key", &key, "--name", "prod", "--sequence", "4", "--nobody", "--expires", "1s"];
+    world.coffer(&[&words[..], &["--out", &short]].concat())?.ok()?;
+    std::thread::sleep(Duration::from_millis(2100));
+    put(&short)?;
+    refresh()?.ok()?;
+    says(&exec()?, 125, &["owner-may-not:exec"])?;
+    put(&third)?;
+    world.coffer(&["restart", "-t", "0", "box"])?.ok()?;
+    says(&exec()?, 125, &["owner-may-not:exec"])?;
     world.coffer(&["rm", "-f", "box"])?.ok()?;
     Ok(())
 }

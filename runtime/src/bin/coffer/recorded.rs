@@ -171,7 +171,6 @@ pub fn begin(path: &str, entry: &Entry, matches: &ArgMatches, context: &Context)
     let mut act = Act::new(path, Outcome::Begun);
     let words = words(entry, matches);
     match about {
-        Boxes => act.names = words,
         NewBox => act.names = given(matches, "name").into_iter().chain(words.into_iter().take(1)).collect(),
         Program => {
             let mut words = words.into_iter();
@@ -180,7 +179,7 @@ pub fn begin(path: &str, entry: &Entry, matches: &ArgMatches, context: &Context)
             let name = |word: String| word.split([' ', '\t', '\n', '=']).next().unwrap_or_default().to_owned();
             act.details.extend(words.next().map(|program| ("program".to_owned(), name(program).into())));
         }
-        Things | Elsewhere | Nothing => act.names = words,
+        Boxes | Things | Elsewhere | Nothing => act.names = words,
     }
     let secrets: Vec<_> = given(matches, "secret").iter().filter_map(|word| name_of(word)).collect();
     if !secrets.is_empty() {

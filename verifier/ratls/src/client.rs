@@ -369,6 +369,9 @@ async fn in_time<R>(call: impl Future<Output = Result<tonic::Response<R>, Status
     }
 }
 
+/// The longest frame taken. With HTTP/2's own 16 KiB each frame is a little longer than a TLS record, and makes two.
+const FRAME: u32 = 64 << 10;
+
 /// The one HTTP/2 connection on a stream. The channel never dials again. A line that is dead is noticed within 30 seconds, and
 /// everything on it breaks off then.
 ///
@@ -397,6 +400,7 @@ where
         .http2_keep_alive_interval(pulse.ask)
         .keep_alive_timeout(pulse.answer)
         .keep_alive_while_idle(true)
+        .max_frame_size(FRAME)
         .connect_with_connector(connector)
         .await
 }

@@ -16,6 +16,21 @@ pub(crate) fn wants_too_large_a_window(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.to_string().contains("too much memory"))
 }
 
+/// The stream in a blob; gzip and zstd are told by their magic numbers, anything else is taken as plain tar.
+pub(crate) fn unpacked<'a>(blob: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut blob = BufReader::with_capacity(256 << 10, blob);
+    let magic = blob.fill_buf()?;
+    Ok(if magic.starts_with(&[0x1F, 0x8B]) {
+        Box::new(MultiGzDecoder::new(blob))
+    } else if magic.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
+        decoder.window_log_max(MAX_WINDOW.ilog2())?;
+        Box::new(decoder)
+    } else {
+        Box::new(blob)
+    })
+}
+
 /// Unpacked bytes of a layer; counts and hashes what passes.
 pub struct DiffReader<'a> {
     inner: Box<dyn Read + 'a>,
@@ -24,22 +39,16 @@ pub struct DiffReader<'a> {
 }
 
 impl<'a> DiffReader<'a> {
-    /// Starts reading; gzip and zstd are told by their magic numbers, anything else is taken as plain tar.
+    /// Starts reading a blob, as [`unpacked`] takes it.
     ///
     /// `limit`: bytes after which reading fails with [`io::ErrorKind::QuotaExceeded`].
     pub fn new(blob: impl Read + 'a, limit: u64) -> io::Result<Self> {
-        let mut blob = BufReader::with_capacity(256 << 10, blob);
-        let magic = blob.fill_buf()?;
-        let inner: Box<dyn Read + 'a> = if magic.starts_with(&[0x1F, 0x8B]) {
-            Box::new(MultiGzDecoder::new(blob))
-        } else if magic.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
-            decoder.window_log_max(MAX_WINDOW.ilog2())?;
-            Box::new(decoder)
-        } else {
-            Box::new(blob)
-        };
-        Ok(Self { inner, hasher: Sha256::new(), left: limit })
+        Ok(Self::of(unpacked(blob)?, limit))
+    }
+
+    /// Starts reading what is unpacked already.
+    pub(crate) fn of(stream: impl Read + 'a, limit: u64) -> Self {
+        Self { inner: Box::new(stream), hasher: Sha256::new(), left: limit }
     }
 
     /// Digest of all that was read, and what is left of the limit.

@@ -6,6 +6,7 @@
 //!
 //! What a file has of zeros takes no space in the spool: neither the holes that an archive names, nor zeros written out.
 
+use crate::ahead;
 use crate::decompress::{self, DiffReader};
 use crate::digest::Digest;
 use crate::erofs;
@@ -99,10 +100,13 @@ impl<'a> Merger<'a> {
     ///
     /// # Errors
     /// [`ImageError`] of class `corrupt`, `too-large`, `disk-full` or `io`. The merger is of no use afterwards.
-    pub fn add(&mut self, layer: Digest, blob: impl Read, diff_id: Digest) -> Result<()> {
-        let reader =
-            DiffReader::new(blob, self.left.bytes).map_err(|source| ImageError::Decompress { layer, source })?;
-        // Headers and small files come out of one call of the decompressor.
+    pub fn add(&mut self, layer: Digest, blob: impl Read + Send, diff_id: Digest) -> Result<()> {
+        ahead::reading(|| decompress::unpacked(blob), |stream| self.add_stream(layer, stream, diff_id))
+    }
+
+    fn add_stream(&mut self, layer: Digest, stream: impl Read, diff_id: Digest) -> Result<()> {
+        let reader = DiffReader::of(stream, self.left.bytes);
+        // Headers and small files come out of one read, and are hashed together.
         let mut archive = Archive::new(BufReader::with_capacity(AT_ONCE, reader));
         self.tree.begin_layer();
         while let Some(entry) = archive.next_entry().map_err(|error| self.tar_error(layer, error))? {

@@ -31,6 +31,7 @@ pub mod pull;
 pub mod push;
 mod registry;
 
+mod ahead;
 pub mod decompress;
 mod holes;
 pub mod layer;

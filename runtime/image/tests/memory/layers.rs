@@ -70,7 +70,7 @@ pub fn run(case: &str) -> String {
 }
 
 /// The error of a layer that must be refused.
-fn refused(blob: impl Read, limits: Limits) -> String {
+fn refused(blob: impl Read + Send, limits: Limits) -> String {
     let dir = tempfile::tempdir().unwrap();
     let mut merger = Merger::new(tempfile::tempfile().unwrap(), dir.path(), limits);
     merger.add(Digest::of(b""), blob, Digest::of(b"")).unwrap_err().to_string()

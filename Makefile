@@ -64,6 +64,7 @@ bench: build ## figures, each beside the limit measured in the same run
 	@$(TARGET)/release/coffer bench service
 	@$(TARGET)/release/coffer bench seal
 	@$(TARGET)/release/coffer-bench-boot
+	@$(TARGET)/release/coffer-bench-boxes
 
 deb: build ## target/debian: packages of coffer, coffer-kbs and coffer-verifier, with units, man pages and completions
 	@scripts/setup deb

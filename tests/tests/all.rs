@@ -8,6 +8,7 @@ mod vectors;
 
 mod architecture;
 mod attached;
+mod bench_boxes;
 mod bench_kbs;
 mod bench_service;
 mod box_to_box;

@@ -1,0 +1,259 @@
+//! `coffer-bench-boxes`: what images and boxes cost a user each day, each figure beside what it cannot avoid, measured in the same run.
+//!
+//! Prints one JSON object with its samples; figures mean something on an idle machine only. `--short` is a tenth of the work: it shows
+//! that it runs. What is held against what:
+//!
+//! - an image of one gzip layer, from a registry on loopback until its root file system is there, beside `gunzip` of that layer;
+//! - `exec BOX true`, beside fork and exec of `true` in the guest by its own shell;
+//! - 100 MB of a program's output, beside as many bytes through a socket of this host, which is quicker than any line out of a guest;
+//! - boxes of the least memory there is, which start at once: none may fail.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use coffer_tests::{
+    World,
+    image::{busybox_layout, pulled},
+    monitors::Monitor,
+    services::Registry,
+};
+use serde_json::{Value, json};
+
+/// Files that a layer is made of: what real images have in theirs.
+const SOURCES: &[&str] = &["/usr/lib/x86_64-linux-gnu", "/usr/bin", "/usr/share", "/usr/lib"];
+/// Limits aimed at.
+const PULL_MOST: f64 = 1.4;
+const EXEC_MOST_MS: f64 = 30.0;
+/// What a guest's kernel runs in.
+const LEAST_MEMORY: &str = "192m";
+
+/// How much is measured.
+struct Extent {
+    layers_mib: &'static [usize],
+    rounds: usize,
+    execs: usize,
+    output: usize,
+    boxes: usize,
+}
+
+const WHOLE: Extent = Extent { layers_mib: &[100, 1024], rounds: 3, execs: 40, output: 100 << 20, boxes: 20 };
+const SHORT: Extent = Extent { layers_mib: &[10], rounds: 1, execs: 4, output: 10 << 20, boxes: 3 };
+
+fn main() -> Result<()> {
+    let mut words = std::env::args().skip(1);
+    let (mut extent, mut isolation) = (WHOLE, "qemu".to_owned());
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--short" => extent = SHORT,
+            "--isolation" => isolation = words.next().context("--isolation needs qemu, kvm or process")?,
+            _ => bail!("usage: coffer-bench-boxes [--short] [--isolation qemu|kvm|process]"),
+        }
+    }
+    let monitor = Monitor::of(&isolation).with_context(|| format!("no isolation {isolation}"))?;
+    let world = World::on(monitor)?;
+    if let Some(why) = monitor.lacks(&world)? {
+        bail!("this host has no boxes of --isolation {isolation}: {why}");
+    }
+    let mut pulls = Vec::new();
+    for mib in extent.layers_mib {
+        eprintln!("pulling a layer of {mib} MiB");
+        pulls.push(pull(mib << 20, extent.rounds)?);
+    }
+    let (_registry, image) = pulled(&world)?;
+    eprintln!("executing in a box");
+    world.coffer(&["run", "-d", "--name", "bench", &image, "sleep", "3600"])?.ok()?;
+    let (exec, output) = (exec(&world, extent.execs)?, output(&world, extent.output, extent.rounds)?);
+    world.coffer(&["rm", "-f", "bench"])?.ok()?;
+    eprintln!("starting {} boxes at once", extent.boxes);
+    let at_once = at_once(&world, &image, extent.boxes)?;
+    println!(
+        "{}",
+        json!({ "isolation": isolation, "pull": pulls, "exec": exec, "output": output, "at_once": at_once })
+    );
+    Ok(())
+}
+
+/// Seconds of some work.
+fn seconds(work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let begun = Instant::now();
+    work()?;
+    Ok(begun.elapsed().as_secs_f64())
+}
+
+fn best(samples: &[f64]) -> f64 {
+    samples.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// From a registry until the root file system is there, each time into a home that has nothing.
+fn pull(bytes: usize, rounds: usize) -> Result<Value> {
+    let source = tempfile::Builder::new().prefix("coffer-").tempdir()?;
+    let files = real_files(bytes)?;
+    let extra: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+    let layout = source.path().join("layout");
+    busybox_layout(&layout, "t", &extra)?;
+    drop(files);
+    let blob = largest(&layout.join("blobs/sha256"))?;
+    let registry = Registry::start(source.path())?;
+    let image = registry.push(&layout, "t", "bench:1")?;
+    let (mut ready, mut unpacked) = (Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        let world = World::new()?;
+        let one = [
+            seconds(|| {
+                let mut gunzip = Command::new("gunzip");
+                gunzip.arg("-c").stdin(fs::File::open(&blob)?).stdout(Stdio::null());
+                let done = gunzip.status().context("cannot start gunzip")?;
+                ensure!(done.success(), "gunzip ended with {done}");
+                Ok(())
+            })?,
+            seconds(|| world.coffer(&["pull", "-q", &image])?.ok().map(drop))?,
+        ];
+        // The first round fills the page cache.
+        if round > 0 {
+            unpacked.push(one[0]);
+            ready.push(one[1]);
+        }
+    }
+    let ratio = best(&ready) / best(&unpacked);
+    Ok(json!({
+        "unpacked_bytes": bytes, "packed_bytes": fs::metadata(&blob)?.len(),
+        "ready_s": ready, "gunzip_s": unpacked, "ratio": ratio, "most": PULL_MOST, "held": ratio <= PULL_MOST,
+    }))
+}
+
+/// Files of this host, about so many bytes of them.
+fn real_files(bytes: usize) -> Result<Vec<(String, Vec<u8>)>> {
+    let (mut files, mut left) = (Vec::new(), bytes);
+    let mut folders: Vec<PathBuf> = SOURCES.iter().rev().map(PathBuf::from).collect();
+    while let Some(folder) = folders.pop() {
+        let mut entries: Vec<_> = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).collect();
+        entries.sort();
+        for path in entries {
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+            if meta.is_dir() {
+                folders.push(path);
+            } else if meta.is_file() && left > 0 {
+                let Ok(mut contents) = fs::read(&path) else { continue };
+                contents.truncate(left);
+                left -= contents.len();
+                files.push((format!("data/{}", files.len()), contents));
+            }
+            if left == 0 {
+                return Ok(files);
+            }
+        }
+    }
+    bail!("this host has {left} bytes of files too few")
+}
+
+fn largest(folder: &Path) -> Result<PathBuf> {
+    let mut all: Vec<_> = fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
+    all.sort_by_key(|path| fs::metadata(path).map_or(0, |meta| meta.len()));
+    all.pop().context("a blob")
+}
+
+/// A command in a box, and what the guest itself takes for it.
+fn exec(world: &World, count: usize) -> Result<Value> {
+    let turns = |turns: usize| -> Result<f64> {
+        let script = format!("i=0; while [ $i -lt {turns} ]; do /bin/busybox true; i=$((i+1)); done");
+        seconds(|| world.coffer(&["exec", "bench", "sh", "-c", &script])?.ok().map(drop))
+    };
+    let (mut whole, mut own) = (Vec::new(), Vec::new());
+    for round in 0..=count {
+        let one = seconds(|| world.coffer(&["exec", "bench", "true"])?.ok().map(drop))?;
+        let guest = (turns(21)? - turns(1)?) / 20.0;
+        if round > 0 {
+            whole.push(one * 1e3);
+            own.push(guest * 1e3);
+        }
+    }
+    let (median_whole, median_own) = (median(&whole), median(&own));
+    let over = median_whole - median_own;
+    Ok(json!({
+        "exec_ms": whole, "fork_and_exec_ms": own, "median_ms": median_whole, "over_ms": over,
+        "most_ms": EXEC_MOST_MS, "held": over <= EXEC_MOST_MS,
+    }))
+}
+
+/// What a program writes, until the last byte of it is here.
+fn output(world: &World, bytes: usize, rounds: usize) -> Result<Value> {
+    let (mut through, mut raw) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        raw.push(seconds(|| socket_copy(bytes))?);
+        through.push(seconds(|| {
+            let count = bytes.to_string();
+            let mut child = world
+                .command(&["exec", "bench", "head", "-c", &count, "/dev/zero"])
+                .stdout(Stdio::piped())
+                .stdin(Stdio::null())
+                .spawn()?;
+            let came = drain(child.stdout.take().context("piped")?)?;
+            ensure!(child.wait()?.success() && came == bytes, "{came} bytes of {bytes} came");
+            Ok(())
+        })?);
+    }
+    let rate = |samples: &[f64]| bytes as f64 / best(samples) / f64::from(1 << 20);
+    let ratio = rate(&through) / rate(&raw);
+    Ok(json!({
+        "bytes": bytes, "through_s": through, "socket_s": raw, "through_mib_s": rate(&through), "socket_mib_s": rate(&raw),
+        "ratio": ratio,
+    }))
+}
+
+fn socket_copy(bytes: usize) -> Result<()> {
+    let (mut from, to) = UnixStream::pair()?;
+    let writer = std::thread::spawn(move || -> std::io::Result<()> {
+        let (piece, mut left) = (vec![0; 64 << 10], bytes);
+        while left > 0 {
+            let next = left.min(piece.len());
+            from.write_all(&piece[..next])?;
+            left -= next;
+        }
+        Ok(())
+    });
+    let came = drain(to)?;
+    writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+    ensure!(came == bytes, "{came} bytes of {bytes} came");
+    Ok(())
+}
+
+fn drain(mut from: impl std::io::Read) -> Result<usize> {
+    let (mut piece, mut came) = (vec![0; 64 << 10], 0);
+    loop {
+        match from.read(&mut piece)? {
+            0 => return Ok(came),
+            count => came += count,
+        }
+    }
+}
+
+/// So many boxes, started at once.
+fn at_once(world: &World, image: &str, count: usize) -> Result<Value> {
+    let begun = Instant::now();
+    let mut running = Vec::new();
+    for _ in 0..count {
+        let words = ["run", "--rm", "--memory", LEAST_MEMORY, image, "true"];
+        running.push(world.command(&words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?);
+    }
+    let mut failed = Vec::new();
+    for child in running {
+        let ended = child.wait_with_output()?;
+        if !ended.status.success() {
+            failed.push(format!("{}: {}", ended.status, String::from_utf8_lossy(&ended.stderr).trim()));
+        }
+    }
+    Ok(json!({ "boxes": count, "all_s": begun.elapsed().as_secs_f64(), "failed": failed, "held": failed.is_empty() }))
+}
+
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,47 @@
+//! `coffer-bench-boxes` runs, and says every figure with its samples. How long anything took is not looked at.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use coffer_tests::{
+    image::without_a_machine,
+    process::{binary, run},
+};
+use serde_json::Value;
+
+#[test]
+fn every_figure_has_its_samples() -> Result<()> {
+    if without_a_machine()?.is_none() {
+        return Ok(());
+    }
+    let mut command = Command::new(binary("coffer-bench-boxes")?);
+    command.args(["--short", "--isolation", "process"]);
+    let said: Value = serde_json::from_str(&run(&mut command, b"")?.ok()?)?;
+    let [pull, exec, output] = [&said["pull"][0], &said["exec"], &said["output"]];
+    for (figure, samples) in [
+        (pull, "ready_s"),
+        (pull, "gunzip_s"),
+        (exec, "exec_ms"),
+        (exec, "fork_and_exec_ms"),
+        (output, "through_s"),
+        (output, "socket_s"),
+    ] {
+        let all = figure[samples].as_array().with_context(|| format!("{samples} of {figure}"))?;
+        ensure!(!all.is_empty() && all.iter().all(Value::is_f64), "{samples} of {figure}");
+    }
+    for (figure, limit, held) in
+        [(&pull["ratio"], &pull["most"], &pull["held"]), (&exec["over_ms"], &exec["most_ms"], &exec["held"])]
+    {
+        let (figure, limit) = (figure.as_f64().context("a figure")?, limit.as_f64().context("a limit")?);
+        ensure!(*held == (figure <= limit), "{held}: {figure} of {limit}");
+    }
+    ensure!(said["at_once"]["failed"] == serde_json::json!([]), "{}", said["at_once"]);
+    Ok(())
+}
+
+#[test]
+fn a_word_that_it_does_not_know_is_refused_before_anything_is_measured() -> Result<()> {
+    let said = run(Command::new(binary("coffer-bench-boxes")?).args(["--isolation", "nothing"]), b"")?;
+    ensure!(said.status != 0 && said.stdout.is_empty() && said.stderr.contains("nothing"), "{}", said.describe());
+    Ok(())
+}

@@ -82,7 +82,7 @@ peers: build ## snpguest judges the simulator's evidence
 fuzz-smoke: ## 60 s of each fuzz target; needs a nightly compiler
 	@scripts/fuzz-smoke
 
-mutants: ## delete each check of the verifier in turn: a test must notice; a quarter of an hour
+mutants: ## delete each check of scripts/mutants.list in turn: a test must notice; half an hour
 	@scripts/mutants
 
 clean:

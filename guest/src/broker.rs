@@ -3,12 +3,24 @@
 use std::{io, sync::Arc, time::Duration};
 
 use coffer_guest_proto::ports::HOST_KBS_RELAY;
-use coffer_kbs_client::{BrokerClient, ClientError};
+use coffer_kbs_client::{BrokerClient, ClientError, Secret};
 use coffer_ratls::{Attester, Identity};
 use coffer_seal::SealPolicy;
-use coffer_spec::{KbsPin, WorkloadSpec};
+use coffer_spec::{KbsPin, SecretPath, WorkloadSpec};
 
 use crate::{clock, host::Host, sys::vsock::VsockStream};
+
+/// Where secrets come from.
+pub trait Source: Sync {
+    /// A secret as it is now.
+    fn current(&self, path: &SecretPath) -> impl Future<Output = Result<Secret, ClientError>> + Send;
+}
+
+impl Source for BrokerClient {
+    fn current(&self, path: &SecretPath) -> impl Future<Output = Result<Secret, ClientError>> + Send {
+        self.secret(path)
+    }
+}
 
 /// How long the key broker may take for one call, all attempts and questions together.
 pub const PATIENCE: Duration = Duration::from_secs(30);

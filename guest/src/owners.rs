@@ -8,12 +8,12 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use coffer_kbs_client::{BrokerClient, ClientError, Scope, SealingName, SealingPolicy};
+use coffer_kbs_client::{BrokerClient, ClientError, Generation, Scope, SealingName, SealingPolicy};
 use coffer_spec::{Owner, OwnerAuthority, OwnerList, OwnerListError, SignedOwnerList, WorkloadSpec};
 use coffer_verifier::UnixTime;
 use secrecy::ExposeSecret as _;
 
-use crate::clock::Clock;
+use crate::{broker::Source, clock::Clock};
 
 /// Id of the counter that remembers the sequence.
 const COUNTER: [u8; 16] = *b"coffer/owners/v1";
@@ -37,6 +37,35 @@ enum Known {
     List(OwnerList),
     /// The newest had this sequence, and is not to be had.
     Lost(u64),
+}
+
+/// Where lists are kept, and counted.
+pub trait Keeper: Source {
+    /// Reads the counter of this name.
+    fn count(&self, name: &SealingName) -> impl Future<Output = Result<Generation, ClientError>> + Send;
+
+    /// Moves it from `at` to `to`, if it is at the first.
+    fn step(
+        &self,
+        name: &SealingName,
+        at: u64,
+        to: u64,
+    ) -> impl Future<Output = Result<Generation, ClientError>> + Send;
+}
+
+impl Keeper for BrokerClient {
+    fn count(&self, name: &SealingName) -> impl Future<Output = Result<Generation, ClientError>> + Send {
+        self.generation(name, &COUNTER)
+    }
+
+    fn step(
+        &self,
+        name: &SealingName,
+        at: u64,
+        to: u64,
+    ) -> impl Future<Output = Result<Generation, ClientError>> + Send {
+        self.set_generation(name, &COUNTER, at, to)
+    }
 }
 
 /// Why a list is not taken.
@@ -121,24 +150,23 @@ impl Owners {
     ///
     /// # Errors
     /// [`OwnersError`].
-    pub async fn look(&self, broker: &BrokerClient) -> Result<(), OwnersError> {
+    pub async fn look(&self, broker: &impl Keeper) -> Result<(), OwnersError> {
         let Some((authority, known)) = &self.known else { return Ok(()) };
         let Some(kept) = &authority.kept else { return Ok(()) };
         let counter = name_of(authority);
-        let floor = broker.generation(&counter, &COUNTER).await.map_err(OwnersError::Broker)?.current;
-        let set = |next: Known| *known.write().unwrap_or_else(PoisonError::into_inner) = next;
+        let floor = broker.count(&counter).await.map_err(OwnersError::Broker)?.current;
         let had = known.read().unwrap_or_else(PoisonError::into_inner).sequence();
-        let file = match broker.secret(kept).await {
+        let file = match broker.current(kept).await {
             Ok(secret) => secret,
             // There is none, or not for this guest: the broker does not say which.
             Err(ClientError::Refused { .. }) => {
                 let newest = floor.max(had);
-                set(if newest == 0 { Known::NoList } else { Known::Lost(newest) });
+                set(known, if newest == 0 { Known::NoList } else { Known::Lost(newest) });
                 return Ok(());
             }
             Err(error) => {
                 if floor > had {
-                    set(Known::Lost(floor));
+                    set(known, Known::Lost(floor));
                 }
                 return Err(OwnersError::Broker(error));
             }
@@ -150,32 +178,51 @@ impl Owners {
             Err(error) => {
                 // Another guest has seen a later one: what this one has is over.
                 if floor > had || had == 0 {
-                    set(Known::Lost(floor.max(had)));
+                    set(known, Known::Lost(floor.max(had)));
                 }
                 return Err(error.into());
             }
         };
-        // Before it counts here: whoever starts after this knows of it. A later list that nobody is to remember leaves nobody.
-        match raised(broker, &counter, floor, list.sequence).await {
-            Ok(current) if current <= list.sequence => {}
-            Ok(current) => {
-                set(Known::Lost(current));
-                return Err(OwnerListError::Older { found: list.sequence, floor: current }.into());
-            }
-            Err(error) => {
-                if list.sequence > had {
-                    set(Known::Lost(list.sequence));
-                }
-                return Err(OwnersError::Broker(error));
-            }
+        // Before it counts here: whoever starts after this knows of it.
+        let uncounted = Uncounted { known, later: (list.sequence > had).then_some(list.sequence) };
+        let current = raised(broker, &counter, floor, list.sequence).await.map_err(OwnersError::Broker)?;
+        uncounted.is_counted();
+        if current > list.sequence {
+            set(known, Known::Lost(current));
+            return Err(OwnerListError::Older { found: list.sequence, floor: current }.into());
         }
         // What the authority took back stays so after its word has ended.
         if let Err(error) = list.current(self.clock.now().unwrap_or(UnixTime::from_secs(i64::MAX))) {
-            set(Known::Lost(list.sequence));
+            set(known, Known::Lost(list.sequence));
             return Err(error.into());
         }
-        set(Known::List(list));
+        set(known, Known::List(list));
         Ok(())
+    }
+}
+
+fn set(known: &RwLock<Known>, next: Known) {
+    *known.write().unwrap_or_else(PoisonError::into_inner) = next;
+}
+
+/// A later list, until it is counted. Whatever ends the counting before that, a failure or the patience of whoever waits for it, leaves
+/// nobody: the host, which carries the answer, does not choose between the list before it and this one.
+struct Uncounted<'a> {
+    known: &'a RwLock<Known>,
+    later: Option<u64>,
+}
+
+impl Uncounted<'_> {
+    fn is_counted(mut self) {
+        self.later = None;
+    }
+}
+
+impl Drop for Uncounted<'_> {
+    fn drop(&mut self) {
+        if let Some(sequence) = self.later {
+            set(self.known, Known::Lost(sequence));
+        }
     }
 }
 
@@ -191,11 +238,11 @@ impl Known {
 }
 
 /// Moves the counter to `sequence`, if it is behind it. Gives where it is then.
-async fn raised(broker: &BrokerClient, counter: &SealingName, from: u64, sequence: u64) -> Result<u64, ClientError> {
+async fn raised(broker: &impl Keeper, counter: &SealingName, from: u64, sequence: u64) -> Result<u64, ClientError> {
     let mut at = from;
     // Others move it too, and none of them back.
     while at < sequence {
-        let moved = broker.set_generation(counter, &COUNTER, at, sequence).await?;
+        let moved = broker.step(counter, at, sequence).await?;
         if moved.set {
             return Ok(sequence);
         }

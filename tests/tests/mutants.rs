@@ -1,5 +1,5 @@
 //! The list of mutants goes along with the code: each names an item by name, and its text stands there exactly once. Whether a test
-//! notices is `make mutants`, a quarter of an hour.
+//! notices is `make mutants`, half an hour.
 
 use std::{path::Path, process::Command};
 

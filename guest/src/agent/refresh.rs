@@ -29,7 +29,7 @@ pub async fn keep_current(agent: Arc<Agent>) {
         // Without chance the pause is only a little longer.
         let _ = getrandom::fill(&mut chance);
         tokio::time::sleep(pause(was_broken, chance[0])).await;
-        was_broken = now(&agent).await.is_some_and(|round| round.broken.is_some());
+        was_broken = now(&agent).await.is_some_and(|round| round.was_broken());
     }
 }
 

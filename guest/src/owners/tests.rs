@@ -1,6 +1,10 @@
-use coffer_spec::{AuthorityKey, OwnerMay, Tee};
+use std::{sync::Mutex, time::Duration};
+
+use coffer_kbs_client::Secret;
+use coffer_spec::{AuthorityKey, OwnerMay, SecretPath, Tee};
 use coffer_verifier::{P384PublicKey, abi::SpkiDigest};
 use p384::ecdsa::{Signature, SigningKey, signature::Signer as _};
+use secrecy::SecretBox;
 
 use super::*;
 
@@ -99,5 +103,173 @@ fn where_the_broker_keeps_the_list_nobody_is_an_owner_before_it_was_asked() {
     *known.write().unwrap() = Known::List(late);
     for now in [Some(NOW), None] {
         assert!(owners.at(now).is_empty());
+    }
+}
+
+/// Keeps one list and one counter.
+#[derive(Default)]
+struct Broker {
+    /// Of none it says no.
+    list: Option<Vec<u8>>,
+    count: Mutex<u64>,
+    /// Where others move the counter to, one before each step of ours.
+    others: Mutex<Vec<u64>>,
+    gives: Answer,
+    steps: Answer,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Answer {
+    #[default]
+    Rightly,
+    Broken,
+    Never,
+}
+
+impl Answer {
+    async fn come(self) -> Result<(), ClientError> {
+        match self {
+            Self::Rightly => Ok(()),
+            Self::Broken => Err(ClientError::Unreachable { cause: "reset".to_owned() }),
+            Self::Never => std::future::pending().await,
+        }
+    }
+}
+
+impl Source for Broker {
+    async fn current(&self, _: &SecretPath) -> Result<Secret, ClientError> {
+        self.gives.come().await?;
+        let refused = || ClientError::Refused { code: "not-released".to_owned(), id: "ab".to_owned() };
+        let list = self.list.clone().ok_or_else(refused)?;
+        Ok(Secret { value: SecretBox::new(Box::new(list)), version: 1 })
+    }
+}
+
+impl Keeper for Broker {
+    async fn count(&self, _: &SealingName) -> Result<Generation, ClientError> {
+        Ok(Generation { current: *self.count.lock().unwrap(), set: false })
+    }
+
+    async fn step(&self, _: &SealingName, at: u64, to: u64) -> Result<Generation, ClientError> {
+        self.steps.come().await?;
+        let mut count = self.count.lock().unwrap();
+        if let Some(other) = self.others.lock().unwrap().pop() {
+            *count = other;
+        }
+        let set = *count == at;
+        if set {
+            *count = to;
+        }
+        Ok(Generation { current: *count, set })
+    }
+}
+
+fn broker(count: u64, list: Option<&OwnerList>) -> Broker {
+    Broker { count: Mutex::new(count), list: list.map(signed), ..Broker::default() }
+}
+
+fn bob(sequence: u64) -> OwnerList {
+    list(sequence, far(), vec![owner("bob", "exec")])
+}
+
+/// The broker keeps the list, and this guest has Bob's second one.
+async fn with_a_list() -> Owners {
+    let owners = owners(true);
+    owners.look(&broker(0, Some(&bob(2)))).await.unwrap();
+    assert_eq!(owners.now(), [owner("bob", "exec")]);
+    owners
+}
+
+fn word(looked: Result<(), OwnersError>) -> &'static str {
+    looked.map_or_else(|error| error.word(), |()| "taken")
+}
+
+#[tokio::test]
+async fn a_list_counts_at_the_broker_before_it_counts_here() {
+    let (owners, broker) = (owners(true), broker(0, Some(&bob(7))));
+    owners.look(&broker).await.unwrap();
+    assert_eq!((*broker.count.lock().unwrap(), owners.now()), (7, vec![owner("bob", "exec")]));
+    // Also one whose time is over: it takes away what the one before it gave.
+    let over = Broker { list: Some(signed(&list(9, NOW, vec![owner("bob", "exec")]))), ..broker };
+    assert_eq!(word(owners.look(&over).await), "owner-list-expired");
+    assert_eq!((*over.count.lock().unwrap(), owners.now()), (9, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_later_list_that_cannot_be_counted_leaves_nobody() {
+    let owners = with_a_list().await;
+    let no_steps = Broker { steps: Answer::Broken, ..broker(2, Some(&bob(3))) };
+    assert_eq!(word(owners.look(&no_steps).await), "owner-list-unknown");
+    assert!(owners.now().is_empty());
+    // Until it can.
+    owners.look(&broker(2, Some(&bob(3)))).await.unwrap();
+    assert_eq!(owners.now(), [owner("bob", "exec")]);
+    // The one that is in force has been counted: a counter that somebody set back takes nobody away.
+    let set_back = Broker { steps: Answer::Broken, ..broker(2, Some(&bob(3))) };
+    assert_eq!(word(owners.look(&set_back).await), "owner-list-unknown");
+    assert_eq!(owners.now(), [owner("bob", "exec")]);
+}
+
+#[tokio::test]
+async fn nor_does_a_host_that_lets_the_counting_wait_until_nobody_does() {
+    let owners = with_a_list().await;
+    let never = Broker { steps: Answer::Never, ..broker(2, Some(&list(3, far(), Vec::new()))) };
+    assert!(tokio::time::timeout(Duration::from_millis(1), owners.look(&never)).await.is_err());
+    assert!(owners.now().is_empty());
+}
+
+#[tokio::test]
+async fn a_counter_that_another_guest_moves_meanwhile_is_followed_and_never_back() {
+    for (others, expected, count, is_there) in [
+        // To less: ours is still the later.
+        (vec![4], "taken", 7, true),
+        (vec![6, 5, 4], "taken", 7, true),
+        // To the same list, or a later one, which this guest has not seen.
+        (vec![7], "taken", 7, true),
+        (vec![8], "owner-list-older", 8, false),
+        (vec![9, 4], "owner-list-older", 9, false),
+        // Nobody moves it back.
+        (vec![2], "owner-list-unknown", 2, false),
+        (vec![4, 5], "owner-list-unknown", 4, false),
+    ] {
+        let owners = with_a_list().await;
+        let raced = Broker { others: Mutex::new(others.clone()), ..broker(3, Some(&bob(7))) };
+        assert_eq!(word(owners.look(&raced).await), expected, "{others:?}");
+        assert_eq!((*raced.count.lock().unwrap(), !owners.now().is_empty()), (count, is_there), "{others:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_older_than_the_counter_or_not_there_leaves_nobody_and_never_the_specs_again() {
+    let forged = Broker { list: Some(b"{}".to_vec()), ..broker(2, None) };
+    let silent = Broker { gives: Answer::Broken, ..broker(2, None) };
+    for (said, broker, is_there) in [
+        // What this one has is still the newest.
+        ("owner-list-older", broker(2, Some(&bob(1))), true),
+        ("owner-list-malformed", forged, true),
+        ("owner-list-unknown", silent, true),
+        // Another guest has seen a later one.
+        ("owner-list-older", broker(3, Some(&bob(2))), false),
+        ("owner-list-malformed", Broker { list: Some(b"{}".to_vec()), ..broker(3, None) }, false),
+        ("owner-list-unknown", Broker { gives: Answer::Broken, ..broker(3, None) }, false),
+        ("taken", broker(2, None), false),
+        // The broker's counter was set back, and the list with it.
+        ("taken", broker(0, None), false),
+        ("owner-list-older", broker(0, Some(&bob(1))), true),
+    ] {
+        let owners = with_a_list().await;
+        assert_eq!(word(owners.look(&broker).await), said);
+        assert_eq!(!owners.now().is_empty(), is_there, "{said}");
+    }
+    // One that starts has nothing but the counter.
+    for (count, list, expected) in [
+        (0, None, vec![owner("alice", "logs")]),
+        (1, None, Vec::new()),
+        (2, Some(bob(1)), Vec::new()),
+        (2, Some(bob(2)), vec![owner("bob", "exec")]),
+    ] {
+        let owners = owners(true);
+        let _ = owners.look(&broker(count, list.as_ref())).await;
+        assert_eq!(owners.now(), expected, "{count}");
     }
 }

@@ -6,15 +6,15 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use coffer_guest_proto::{Found, Refreshed};
-use coffer_kbs_client::{BrokerClient, ClientError, Secret};
+use coffer_kbs_client::ClientError;
 use coffer_ratls::{Attester, Identity};
-use coffer_spec::{OnChange, SecretPath, SecretTarget, WorkloadSpec};
+use coffer_spec::{OnChange, SecretTarget, WorkloadSpec};
 use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 
 use super::{FileAs, InPlace, LIMIT, TOTAL, User, denial_id, write};
 use crate::{
-    broker,
+    broker::{self, Source},
     host::Host,
     owners::{Owners, OwnersError},
     secret_env::SecretEnv,
@@ -42,14 +42,10 @@ pub struct Round {
     pub owners: Option<OwnersError>,
 }
 
-/// Where secrets come from.
-trait Source: Sync {
-    fn current(&self, path: &SecretPath) -> impl Future<Output = Result<Secret, ClientError>> + Send;
-}
-
-impl Source for BrokerClient {
-    fn current(&self, path: &SecretPath) -> impl Future<Output = Result<Secret, ClientError>> + Send {
-        self.secret(path)
+impl Round {
+    /// The broker did not say all that it was asked.
+    pub fn was_broken(&self) -> bool {
+        self.broken.is_some() || matches!(self.owners, Some(OwnersError::Broker(_)))
     }
 }
 
@@ -129,7 +125,8 @@ pub fn pause(was_broken: bool, chance: u8) -> Duration {
 mod tests {
     use std::{collections::BTreeMap, fs};
 
-    use coffer_spec::{SecretWanted, Tee, sample};
+    use coffer_kbs_client::Secret;
+    use coffer_spec::{SecretPath, SecretWanted, Tee, sample};
     use secrecy::SecretBox;
 
     use super::*;
@@ -212,6 +209,15 @@ mod tests {
         assert!(matches!(round.broken, Some(ClientError::Unreachable { .. })));
         assert_eq!((versions, round.found.len(), round.follows.len()), ([1, 1], 0, 0));
         assert_eq!(fs::read_to_string(folder.path().join("newer")).unwrap(), "old");
+    }
+
+    #[test]
+    fn a_list_of_owners_that_the_broker_did_not_tell_is_asked_for_as_soon_as_a_secret_is() {
+        let silent = || ClientError::Unreachable { cause: "reset".into() };
+        let broken = |round: Round| round.was_broken();
+        assert!(broken(Round { owners: Some(OwnersError::Broker(silent())), ..Round::default() }));
+        assert!(broken(Round { broken: Some(silent()), ..Round::default() }));
+        assert!(!broken(Round { owners: Some(OwnersError::KeptAtBroker), ..Round::default() }));
     }
 
     #[test]

@@ -14,7 +14,10 @@ use std::{
     sync::Arc,
 };
 
-use coffer_rim::file::{Writer, sync_folder};
+use coffer_rim::{
+    file::{Writer, sync_folder},
+    regular,
+};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -22,7 +25,6 @@ use crate::{
     init::{building, publish, refuse_used},
     keys::RootKey,
     mend,
-    regular::read_regular,
     scratch::{RESTORING, Scratch},
     sealed_file::{Opener, RecoveryKey, RecoverySecret, SealedFileError, Sealer, is_sealed},
     state::{
@@ -252,7 +254,7 @@ impl Moment {
     async fn of(folder: &Path, copy: PathBuf, whole: bool, seen: &NotedCheckpoint) -> Result<Self, BackupError> {
         let read = |name| {
             let path = folder.join(name);
-            Ok::<_, BackupError>((name, Zeroizing::new(read_regular(&path, SMALL).map_err(at(&path))?)))
+            Ok::<_, BackupError>((name, Zeroizing::new(regular::read(&path, SMALL).map_err(at(&path))?)))
         };
         // The root key may change before the copy is made, or after.
         let mut keys = root_keys(folder)?;

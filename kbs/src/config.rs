@@ -12,6 +12,7 @@ use coffer_policies::Policy;
 use coffer_ratls::ServeLimits;
 use coffer_rim::{
     input::DOCUMENT,
+    regular,
     settings::{self, Unreadable},
 };
 use coffer_verifier::{
@@ -30,7 +31,6 @@ use crate::{
     listeners::Listeners,
     operators::{NAMES, is_operator_name, is_same_name},
     policies::ReleasePolicies,
-    regular::{self, read_regular},
     revoked::Chipless,
     roles::Grant,
     sources::SourceLimits,
@@ -422,7 +422,7 @@ impl ConfigFile {
                 continue;
             }
             let added =
-                read_regular(&folder.join(file), DOCUMENT).map_err(|error| error.to_string()).and_then(|bytes| {
+                regular::read(&folder.join(file), DOCUMENT).map_err(|error| error.to_string()).and_then(|bytes| {
                     let certificates = all.add_certificates(&bytes);
                     certificates
                         .or_else(|first| all.add_crl(&bytes).map_err(|_| first))

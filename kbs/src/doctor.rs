@@ -7,12 +7,13 @@ use std::{
     path::Path,
 };
 
+use coffer_rim::regular;
+
 use crate::{
     clock::Clock,
     config::{Config, ConfigFile},
     mend::UNCONFIRMED,
     operators::doubled,
-    regular,
     reload::named_and_gone,
     server_key::{Listener, ServerKeys, server_keys},
     state::{DATABASE, PROFILE, ROOT_KEY, UNUSED_ROOT_KEY, checkpoint_path, config_path, open_store},

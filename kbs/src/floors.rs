@@ -5,10 +5,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use coffer_rim::input;
+use coffer_rim::{input, regular};
 use coffer_verifier::{Accept, EvidencePolicy, MaxAge, abi::ProductLine};
 
-use crate::{regular, tenant::Tenant};
+use crate::tenant::Tenant;
 
 /// Every floor.
 #[derive(Clone, Debug)]

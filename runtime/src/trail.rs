@@ -11,10 +11,14 @@ mod read;
 mod verify;
 mod write;
 
-pub use line::{Act, Line, LineBox, Outcome};
+pub use line::{Act, Line, LineBox, MENDED, Outcome};
 pub use read::Lines;
-pub use verify::{Broken, Checked, check};
+pub use verify::{Broken, Checked, Mended, check};
 pub use write::{Trail, TrailError};
+
+/// What happens to a box: the acts that are no command's.
+pub const OF_BOXES: [&str; 8] =
+    ["box.create", "box.start", "box.pause", "box.unpause", "box.die", "box.rename", "box.update", "box.destroy"];
 
 #[cfg(test)]
 pub(crate) mod tests;

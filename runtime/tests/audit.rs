@@ -150,8 +150,121 @@ fn what_somebody_did_to_the_trail_is_named_with_exit_5() {
     assert!(code == Some(0) && said.contains("was never finished (15 bytes)"), "{said}");
     let output = world.coffer(&["volume", "create", "b"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("mended"), "{output:?}");
-    assert_eq!(world.verify().0, Some(0));
     assert_eq!(world.lines(&["--action", "audit.mended"])[0]["details"]["half_line_bytes"], 15);
+    let (code, said) = world.verify();
+    assert!(code == Some(5) && said.contains("line 3 says how it was found (half_line_bytes=15)"), "{said}");
+    assert!(said.contains("--accept-mended-to 3"), "{said}");
+    assert!(String::from_utf8(world.coffer(&["audit"]).stderr).unwrap().contains("the trail was mended"));
+    assert_eq!(world.coffer(&["audit", "verify", "--accept-mended-to", "2"]).status.code(), Some(5));
+    let output = world.coffer(&["--json", "audit", "verify", "--accept-mended-to", "3"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((document["last"].as_u64(), &document["mended"]), (Some(5), &serde_json::json!([3])));
+}
+
+#[test]
+fn an_end_that_was_cut_off_is_not_healed_by_taking_the_head_away() {
+    let world = World::new();
+    for name in ["a", "b", "c"] {
+        world.coffer(&["volume", "create", name]);
+    }
+    let text = fs::read_to_string(world.part()).unwrap();
+    let kept: String = text.lines().take(3).map(|line| format!("{line}\n")).collect();
+    fs::write(world.part(), kept).unwrap();
+    fs::remove_file(world.dir.path().join("home/trail/head")).unwrap();
+    assert!(world.coffer(&["volume", "create", "d"]).status.success());
+    let (code, said) = world.verify();
+    assert!(code == Some(5) && said.contains("line 4 says how it was found (head=missing)"), "{said}");
+}
+
+#[test]
+fn audit_and_verify_say_the_same_of_a_part_that_somebody_put_before_the_oldest() {
+    let world = World::new();
+    world.coffer(&["volume", "create", "a"]);
+    let folder = world.dir.path().join("home/trail");
+    let forged = fs::read_to_string(world.part()).unwrap().replace("\"a\"", "\"x\"");
+    fs::write(folder.join(format!("{:020}.jsonl", 0)), forged).unwrap();
+    let (code, said) = world.verify();
+    assert!(code == Some(5) && said.contains("from line 0 on does not lead to line 1"), "{said}");
+    let said = String::from_utf8(world.coffer(&["audit"]).stderr).unwrap();
+    assert!(said.contains("from line 0 on does not lead to line 1"), "{said}");
+}
+
+#[test]
+fn a_pipe_in_place_of_head_or_part_is_refused_and_nobody_waits_for_it() {
+    for name in ["head", "00000000000000000001.jsonl", "00000000000000000000.jsonl", "00000000000000000009.jsonl"] {
+        let world = World::new();
+        world.coffer(&["volume", "create", "a"]);
+        let path = world.dir.path().join("home/trail").join(name);
+        let _ = fs::remove_file(&path);
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        for words in [&["audit", "verify"][..], &["audit"], &["events", "--since", "1h", "--until", "0s"]] {
+            let output = Command::new("timeout")
+                .args(["10", env!("CARGO_BIN_EXE_coffer")])
+                .args(words)
+                .env("COFFER_HOME", world.dir.path().join("home"))
+                .output()
+                .unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            // Whoever shows lines has no need of the head.
+            let fine = words[0] == "events" && name == "head";
+            assert!(
+                fine || output.status.code() == Some(3) && said.contains("no regular file"),
+                "{name} {words:?}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_act_or_a_box_that_is_none_is_refused_and_the_acts_are_named() {
+    let world = World::new();
+    world.coffer(&["volume", "create", "data"]);
+    let output = world.coffer(&["audit", "--action", "volum"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for act in ["exec.start", "box.die", "audit.mended", "kbs secret put", "volume rm", "no act is called 'volum'"] {
+        assert!(said.contains(act), "{act}: {said}");
+    }
+    assert!(!said.contains("volume ls"), "it only looks: {said}");
+    for act in ["exec", "box", "kbs", "kbs secret", "attach.start", "audit"] {
+        assert_eq!(world.lines(&["--action", act]), [] as [Value; 0], "{act}");
+    }
+    let output = world.coffer(&["audit", "--box", "nosuch"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(world.lines(&["--box", "data", "--action", "exec"]), [] as [Value; 0]);
+}
+
+#[test]
+fn where_a_line_has_no_room_nothing_is_done_and_nothing_of_it_stays() {
+    let world = World::new();
+    // As on a disk that is full: no file grows beyond so many blocks of 512 bytes.
+    let limited = |blocks: u64, words: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"", &blocks.to_string()]);
+        command.arg(env!("CARGO_BIN_EXE_coffer")).args(words).env("COFFER_HOME", world.dir.path().join("home"));
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let refused = said.contains("cannot record what is done");
+        assert!(!refused || output.status.code() == Some(3), "{said}");
+        refused
+    };
+    let volumes = || String::from_utf8(world.coffer(&["--json", "volume", "ls"]).stdout).unwrap();
+    // The first line of all, whose head has no room either.
+    assert!(limited(0, &["volume", "create", "first"]) && !volumes().contains("first"));
+    assert!(world.coffer(&["volume", "create", "first"]).status.success());
+    assert_eq!(world.verify().0, Some(0));
+    // One that has none at all, and one that has room for its half.
+    let size = || fs::metadata(world.part()).unwrap().len();
+    let before = (size(), fs::read(world.part()).unwrap());
+    assert!(limited(size() / 512, &["volume", "create", "second"]) && !volumes().contains("second"));
+    assert_eq!((size(), fs::read(world.part()).unwrap()), before);
+    let blocks = size() / 512 + 2;
+    assert!((0..12).any(|_| limited(blocks, &["volume", "rm", "nosuch"])));
+    let text = fs::read_to_string(world.part()).unwrap();
+    assert!(text.ends_with("}\n") && size() <= blocks * 512, "{text}");
+    assert!(world.coffer(&["volume", "create", "second"]).status.success());
+    let (code, said) = world.verify();
+    assert!(code == Some(0), "{said}");
 }
 
 #[test]

@@ -7,11 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coffer_rim::file::Writer;
+use coffer_rim::{file::Writer, regular};
 use zeroize::Zeroizing;
 
 use super::{Custody, CustodyError};
-use crate::{keys::RootKey, regular};
+use crate::keys::RootKey;
 
 /// Keeps the key in one file.
 #[derive(Clone, Debug)]

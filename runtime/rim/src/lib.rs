@@ -1,5 +1,5 @@
 //! What every program of ours does at its rim: how a failure is said and which exit code it has, what reaches a terminal,
-//! where logs go, how a file that matters is written, which file says that a server is ready, how much is read of one that a person names,
+//! where logs go, how a file that matters is written, which file says that a server is ready, how much is read of one that a person names, that it is a file at all,
 //! what is wrong with a configuration, how files are carried from one place to another, and what a template of `--format` makes.
 //!
 //! Trusts: nothing it is given to print. Text from a registry, a guest or a peer is escaped here, once, and nowhere else.
@@ -16,6 +16,7 @@ pub mod log;
 pub mod out;
 pub mod private_socket;
 pub mod ready;
+pub mod regular;
 pub mod settings;
 pub mod template;
 pub mod usage;

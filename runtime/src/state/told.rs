@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{BoxRecord, Ending, State, StateError};
 use crate::id::BoxId;
-use crate::trail::{Act, LineBox, Outcome};
+use crate::trail::{Act, LineBox, OF_BOXES, Outcome};
 
 impl State {
     /// Waits until what the trail tells of is recorded.
@@ -19,6 +19,7 @@ impl State {
 
     /// What happens to a box, with what it is found by.
     pub(super) fn tell(&self, record: &BoxRecord, action: &str, details: Map<String, Value>) -> Result<(), StateError> {
+        debug_assert!(OF_BOXES.contains(&action), "{action}");
         let BoxRecord { id, name, image, options, .. } = record;
         let mut act = Act::new(action, Outcome::Done);
         act.boxes.push(LineBox { id: id.to_string(), name: name.clone() });

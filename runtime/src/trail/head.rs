@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use coffer_rim::regular;
 use serde::{Deserialize, Serialize};
 
 use super::line::NOTHING_BEFORE;
@@ -43,7 +44,7 @@ impl Head {
 
     /// What is there; nothing where there is none, or none that can be read.
     pub fn look(folder: &Path) -> io::Result<Option<Self>> {
-        match File::open(Self::path(folder)) {
+        match regular::open(OpenOptions::new().read(true), &Self::path(folder)) {
             Ok(file) => Self::read(&file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -53,7 +54,8 @@ impl Head {
     /// Opens it, and waits for whoever writes.
     pub fn lock(folder: &Path) -> io::Result<File> {
         let path = Self::path(folder);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        let file = regular::open(options.read(true).write(true).create(true).truncate(false).mode(0o600), &path)?;
         file.lock()?;
         Ok(file)
     }

@@ -10,6 +10,9 @@ use time::format_description::well_known::Rfc3339;
 /// What the first line of all has in place of a digest.
 pub(super) const NOTHING_BEFORE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
+/// Of a line that says how a writer found the trail, where that is not how the last one had left it.
+pub const MENDED: &str = "audit.mended";
+
 /// Longer than a line gets. What is longer is none of ours.
 pub(super) const LONGEST: usize = 32 << 10;
 

@@ -1,8 +1,10 @@
 //! The lines of a trail, oldest first, to the last that there is now, and on from there.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+
+use coffer_rim::regular;
 
 use super::line::{LONGEST, Line};
 use super::parts;
@@ -80,7 +82,8 @@ const MOST_GONE: u32 = 16;
 
 impl Part {
     pub fn open(folder: &Path, number: u64) -> io::Result<Self> {
-        Ok(Self { number, file: BufReader::new(File::open(parts::path(folder, number))?), at: 0 })
+        let file = regular::open(OpenOptions::new().read(true), &parts::path(folder, number))?;
+        Ok(Self { number, file: BufReader::new(file), at: 0 })
     }
 
     /// From a byte on, at which a line begins.
@@ -88,6 +91,11 @@ impl Part {
         self.file.seek(SeekFrom::Start(at))?;
         self.at = at;
         Ok(())
+    }
+
+    /// Its bytes.
+    pub fn length(&self) -> io::Result<u64> {
+        Ok(self.file.get_ref().metadata()?.len())
     }
 
     /// Where the next line begins.

@@ -75,7 +75,85 @@ fn what_was_changed_removed_or_moved_is_found_and_named() {
     fs::remove_file(trail.folder().join("head")).unwrap();
     assert_eq!(check(trail.folder()).unwrap().broken, Some(Broken::NoHead));
     trail.add(&act("2")).unwrap();
-    assert_eq!((check(trail.folder()).unwrap().broken, &*names(trail.folder())[1]), (None, ""), "it is said");
+    let checked = check(trail.folder()).unwrap();
+    let [Mended { number: 2, details }] = &checked.mended[..] else { panic!("{checked:?}") };
+    assert_eq!((checked.broken, details["head"].as_str()), (None, Some("missing")), "it is said");
+}
+
+#[test]
+fn an_end_that_was_cut_off_with_the_head_is_told_by_the_line_behind_it() {
+    let (_dir, trail) = trail();
+    for number in 1..=5 {
+        trail.add(&act(&number.to_string())).unwrap();
+    }
+    edit(&trail, |lines| lines.truncate(3));
+    fs::remove_file(trail.folder().join("head")).unwrap();
+    trail.add(&act("later")).unwrap();
+    let checked = check(trail.folder()).unwrap();
+    assert_eq!((checked.broken, checked.mended.len(), checked.mended[0].number), (None, 1, 4));
+}
+
+#[test]
+fn what_stands_before_the_oldest_line_that_is_kept_leads_to_it_or_is_found() {
+    let long = || {
+        let dir = tempfile::tempdir().unwrap();
+        let trail = Trail::small(dir.path().join("trail"), 2000, 3);
+        let mut oldest = None;
+        for number in 0..60 {
+            let kept = parts::all(trail.folder()).unwrap_or_default();
+            if kept.len() == 3 {
+                let path = parts::path(trail.folder(), kept[0]);
+                oldest = Some((path.clone(), fs::read_to_string(path).unwrap()));
+            }
+            trail.add(&act(&number.to_string())).unwrap();
+            // Until a part has just gone.
+            if oldest.as_ref().is_some_and(|(path, _)| !path.exists()) {
+                break;
+            }
+        }
+        (dir, trail, oldest.unwrap())
+    };
+    // As a writer leaves it that is killed before the old part is gone.
+    let (_dir, trail, (path, text)) = long();
+    fs::write(&path, &text).unwrap();
+    let checked = check(trail.folder()).unwrap();
+    assert_eq!((checked.broken, checked.first), (None, 1));
+    assert_eq!(names(trail.folder())[0], "0");
+    for forged in [
+        text.replace("\"names\":[\"2\"]", "\"names\":[\"x\"]"),
+        text.lines().take(2).map(|line| format!("{line}\n")).collect(),
+        "no line\n".to_owned(),
+        String::new(),
+    ] {
+        assert_ne!(forged, text);
+        let (_dir, trail, (path, _)) = long();
+        let first = check(trail.folder()).unwrap().first;
+        fs::write(&path, forged).unwrap();
+        assert_eq!(check(trail.folder()).unwrap().broken, Some(Broken::Before { number: 1, first }));
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_neither_read_nor_written_and_nobody_is_waited_for() {
+    type Put = fn(&Path);
+    let puts: [Put; 4] = [
+        |path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
+        |path| drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        |path| fs::create_dir(path).unwrap(),
+    ];
+    for put in puts {
+        for is_head in [true, false] {
+            let (_dir, trail) = trail();
+            trail.add(&act("1")).unwrap();
+            let path = if is_head { trail.folder().join("head") } else { first_part(&trail) };
+            fs::remove_file(&path).unwrap();
+            put(&path);
+            assert!(check(trail.folder()).is_err());
+            assert!(trail.add(&act("2")).is_err());
+            assert!(is_head || Lines::all(trail.folder()).next_line().is_err());
+        }
+    }
 }
 
 #[test]

@@ -4,8 +4,10 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use super::head::Head;
-use super::line::{Line, NOTHING_BEFORE, digest};
+use super::line::{Line, MENDED, NOTHING_BEFORE, digest};
 use super::parts;
 use super::read::Part;
 
@@ -20,8 +22,19 @@ pub struct Checked {
     pub digest: String,
     /// Bytes of a line that was never finished: the next writer cuts it off.
     pub half_line_bytes: u64,
+    /// Lines that say that a writer found the trail otherwise than the last one had left it, and went on from there.
+    pub mended: Vec<Mended>,
     /// Where the chain breaks, if it does.
     pub broken: Option<Broken>,
+}
+
+/// A line that says what was not as it should have been, before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mended {
+    /// Its number.
+    pub number: u64,
+    /// What it says.
+    pub details: Map<String, Value>,
 }
 
 /// Where, and how.
@@ -46,6 +59,13 @@ pub enum Broken {
         /// Which.
         number: u64,
     },
+    /// Lines stand before the oldest that is kept, and do not lead to it.
+    Before {
+        /// The first of them.
+        number: u64,
+        /// The oldest that is kept.
+        first: u64,
+    },
     /// Lines at the end are gone.
     Truncated {
         /// The last that is there.
@@ -67,6 +87,9 @@ impl fmt::Display for Broken {
                 write!(f, "line {found} is out of order: it stands where line {expected} should")
             }
             Self::Changed { number } => write!(f, "line {number} is not what it was when the next was written"),
+            Self::Before { number, first } => {
+                write!(f, "what stands from line {number} on does not lead to line {first}, the oldest that is kept")
+            }
             Self::Truncated { last, written } => {
                 write!(f, "lines {} to {written} are missing at the end", last.saturating_add(1))
             }
@@ -92,40 +115,58 @@ pub fn check(folder: &Path) -> io::Result<Checked> {
 
 fn follow(folder: &Path, head: Option<&Head>) -> io::Result<Checked> {
     let kept = parts::all(folder)?;
-    let new = Head::new();
-    let Some(head) = head else {
-        let (first, last) = kept.first().map_or((1, 0), |first| (*first, *first));
-        let broken = (!kept.is_empty()).then_some(Broken::NoHead);
-        return Ok(Checked { first, last, digest: NOTHING_BEFORE.into(), half_line_bytes: 0, broken });
-    };
     let mut checked = Checked {
-        first: head.first,
-        last: head.first.saturating_sub(1),
-        digest: head.before_first.clone(),
+        first: 1,
+        last: 0,
+        digest: NOTHING_BEFORE.into(),
         half_line_bytes: 0,
+        mended: Vec::new(),
         broken: None,
     };
-    // What is older goes with the next part.
-    for number in kept.into_iter().filter(|number| *number >= head.first.max(new.first)) {
+    let Some(head) = head else {
+        if let Some(first) = kept.first() {
+            (checked.first, checked.last, checked.broken) = (*first, *first, Some(Broken::NoHead));
+        }
+        return Ok(checked);
+    };
+    (checked.first, checked.digest) = (head.first, head.before_first.clone());
+    // An older part goes with the next that begins, unless whoever begins it is killed: then it is shown as long as it is there, and
+    // followed as the others are. What its first line says of the one before is not known any more.
+    let older = kept.first().copied().filter(|oldest| *oldest < head.first);
+    let mut unknown = older.is_some();
+    checked.first = older.unwrap_or(head.first);
+    checked.last = checked.first.saturating_sub(1);
+    for number in kept {
         let mut part = Part::open(folder, number)?;
         while let Some(bytes) = part.next()? {
-            let expected = checked.last + 1;
+            let expected = checked.last.saturating_add(1);
             let broken = match Line::read(&bytes) {
                 None => Broken::Unreadable { number: expected },
                 Some(line) if line.number != expected => Broken::NotNext { expected, found: line.number },
-                Some(line) if line.previous != checked.digest => Broken::Changed { number: checked.last },
-                Some(_) => {
+                Some(line) if !unknown && line.previous != checked.digest => Broken::Changed { number: checked.last },
+                Some(line) if expected == head.first && line.previous != head.before_first => {
+                    Broken::Changed { number: checked.last }
+                }
+                Some(line) => {
+                    unknown = false;
                     (checked.last, checked.digest) = (expected, digest(&bytes));
                     if expected == head.lines && checked.digest != head.digest {
                         return Ok(Checked { broken: Some(Broken::Changed { number: expected }), ..checked });
                     }
+                    if line.action == MENDED {
+                        checked.mended.push(Mended { number: line.number, details: line.details });
+                    }
                     continue;
                 }
             };
+            let broken = if checked.first < head.first && expected <= head.first {
+                Broken::Before { number: checked.first, first: head.first }
+            } else {
+                broken
+            };
             return Ok(Checked { broken: Some(broken), ..checked });
         }
-        let length = std::fs::metadata(parts::path(folder, number))?.len();
-        checked.half_line_bytes = length.saturating_sub(part.at());
+        checked.half_line_bytes = part.length()?.saturating_sub(part.at());
     }
     if checked.last < head.lines {
         checked.broken = Some(Broken::Truncated { last: checked.last, written: head.lines });

@@ -9,12 +9,12 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use coffer_rim::failure::DISK_FULL;
-use coffer_rim::{Class, Failure};
+use coffer_rim::{Class, Failure, regular};
 use rustix::fs::{FallocateFlags, fallocate};
 use serde_json::{Map, Value};
 
 use super::head::Head;
-use super::line::{Act, Line, Outcome, digest};
+use super::line::{Act, Line, MENDED, Outcome, digest};
 use super::parts;
 use super::read::Part;
 
@@ -89,11 +89,15 @@ impl Trail {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let file = Head::lock(&self.folder)?;
         let (mut head, mended) = self.tail(&file)?;
+        if head == Head::new() {
+            // Before the first part is there: what has no line yet has lost none.
+            head.write(&file)?;
+        }
         if !mended.is_empty() {
             let what = Value::Object(mended.clone());
             tracing::warn!(%what, "the trail of this home was mended");
             let details = mended;
-            self.append(&file, &mut head, &Act { details, ..Act::new("audit.mended", Outcome::Done) })?;
+            self.append(&file, &mut head, &Act { details, ..Act::new(MENDED, Outcome::Done) })?;
         }
         self.append(&file, &mut head, act)
     }
@@ -129,7 +133,9 @@ impl Trail {
         let mut foreign = 0_u64;
         while let Some(bytes) = part.next()? {
             match Line::read(&bytes) {
-                Some(line) if !known || (line.number, &*line.previous) == (head.lines + 1, &head.digest) => {
+                Some(line)
+                    if !known || (line.number, &*line.previous) == (head.lines.saturating_add(1), &head.digest) =>
+                {
                     (head.lines, head.digest) = (line.number, digest(&bytes));
                 }
                 _ => foreign += 1,
@@ -140,14 +146,14 @@ impl Trail {
             mended.insert("foreign_lines".into(), foreign.into());
         }
         if length > head.size {
-            OpenOptions::new().write(true).open(&path)?.set_len(head.size)?;
+            regular::open(OpenOptions::new().write(true), &path)?.set_len(head.size)?;
             mended.insert("half_line_bytes".into(), (length - head.size).into());
         }
         Ok((head, mended))
     }
 
     fn append(&self, file: &File, head: &mut Head, act: &Act) -> io::Result<u64> {
-        let line = Line::of(act, head.lines + 1, &head.digest);
+        let line = Line::of(act, head.lines.saturating_add(1), &head.digest);
         let mut bytes = line.bytes();
         let digest = digest(&bytes);
         bytes.push(b'\n');
@@ -155,7 +161,7 @@ impl Trail {
             self.begin_part(file, head)?;
         }
         let path = parts::path(&self.folder, head.part);
-        let mut part = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        let mut part = regular::open(OpenOptions::new().read(true).append(true).create(true).mode(0o600), &path)?;
         let mut last = [b'\n'];
         if head.size > 0 {
             part.read_exact_at(&mut last, head.size - 1)?;
@@ -169,12 +175,12 @@ impl Trail {
             // Where the file system cannot, there is none.
             let _ = fallocate(&part, FallocateFlags::KEEP_SIZE, head.size, 2 * ROOM);
         }
-        if let Err(error) = part.write_all(&bytes) {
+        let next = Head { lines: line.number, digest, size: after, ..head.clone() };
+        if let Err(error) = part.write_all(&bytes).and_then(|()| next.write(file)) {
             part.set_len(head.size)?;
             return Err(error);
         }
-        (head.lines, head.digest, head.size) = (line.number, digest, after);
-        head.write(file)?;
+        *head = next;
         Ok(line.number)
     }
 
@@ -183,7 +189,7 @@ impl Trail {
     fn begin_part(&self, file: &File, head: &mut Head) -> io::Result<()> {
         let kept = parts::all(&self.folder)?;
         let oldest = kept.len().saturating_sub(self.parts.saturating_sub(1));
-        (head.part, head.size) = (head.lines + 1, 0);
+        (head.part, head.size) = (head.lines.saturating_add(1), 0);
         let first = kept.get(oldest).copied().unwrap_or(head.part);
         (head.first, head.before_first) = self.beginning(first)?.unwrap_or((head.part, head.digest.clone()));
         head.write(file)?;

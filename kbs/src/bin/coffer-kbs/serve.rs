@@ -9,11 +9,12 @@ use std::{
 use clap::builder::NonEmptyStringValueParser;
 use coffer_kbs::{
     Addresses, AuditLog, Clock, Config, ConfigFile, Reload, Rotation, Server, State, StateError, StoreError,
-    checkpoint_path, config_path, read_regular,
+    checkpoint_path, config_path,
 };
 use coffer_rim::{
     Class, Classify as _, Failure, input,
     ready::{self, Announced},
+    regular,
     usage::ip_and_port,
 };
 use coffer_verifier::{abi::SpkiDigest, root_digest};
@@ -269,7 +270,7 @@ fn anchor(text: &str) -> Result<SpkiDigest, Failure> {
     let hint =
         "give 64 hex digits, or the simulator's root certificate, ark-PRODUCT.der; `coffer sim init` prints both";
     let bad = |message: String| Failure::new(Class::Config, message).hint(hint);
-    let bytes = read_regular(text.as_ref(), input::DOCUMENT)
+    let bytes = regular::read(text.as_ref(), input::DOCUMENT)
         .map_err(|error| bad(format!("simulated anchor {text}: {error}")))?;
     root_digest(&bytes).map_err(|error| bad(format!("simulated anchor {text}: {}", coffer_rim::chain(&error))))
 }

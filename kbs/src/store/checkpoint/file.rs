@@ -8,10 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coffer_rim::file::Writer;
+use coffer_rim::{file::Writer, regular};
 
 use super::{super::apart, CheckpointError, CheckpointKeeper};
-use crate::regular;
 
 /// In one file.
 #[derive(Clone, Debug)]
@@ -48,7 +47,7 @@ impl FileCheckpoint {
 #[tonic::async_trait]
 impl CheckpointKeeper for FileCheckpoint {
     async fn kept(&self) -> Result<Option<Vec<Vec<u8>>>, CheckpointError> {
-        let read = |path: &Path| regular::read_regular(path, 2 * SLOT as u64);
+        let read = |path: &Path| regular::read(path, 2 * SLOT as u64);
         match self.off_the_loop(move |path| Ok(read(path))).await? {
             Ok(file) if is_one(&file) => Ok(Some(slots(&file).into_iter().flatten().map(|slot| slot.bytes).collect())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

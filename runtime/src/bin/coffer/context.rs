@@ -4,13 +4,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use coffer_runtime::boxes::unix_ms;
 use coffer_runtime::engine::{Engine, Settings};
 use coffer_runtime::monitor::VARIABLES;
 use coffer_runtime::supervisor::of_state;
 use coffer_runtime::tools::Search;
+use coffer_runtime::trail::{Act, Trail};
 use coffer_runtime::{Home, State};
 
 use crate::error::{Class, Classify as _, CliError};
@@ -34,6 +35,10 @@ pub struct Context {
     exits: Exits,
     /// The class of what the command has said itself.
     failed: Arc<Mutex<Option<Class>>>,
+    /// The words of every command that is recorded.
+    pub acts: fn() -> Vec<String>,
+    /// What is recorded once a guest has taken what it was asked.
+    taken: Arc<OnceLock<(Trail, Act)>>,
 }
 
 impl Context {
@@ -59,6 +64,8 @@ impl Context {
             kbs_address: std::env::var("COFFER_KBS_ADDRESS").ok().filter(|address| !address.is_empty()),
             exits,
             failed: Arc::default(),
+            acts: Vec::new,
+            taken: Arc::default(),
         }
     }
 
@@ -118,6 +125,19 @@ impl Context {
     /// The class of the last failure that the command has said itself.
     pub fn failed(&self) -> Option<Class> {
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What [`Self::taken`] records.
+    pub fn record_when_taken(&self, trail: Trail, act: Act) {
+        let _ = self.taken.set((trail, act));
+    }
+
+    /// A guest has taken what this command asked for, which goes on from now. That is so whether it can be recorded or not.
+    pub fn taken(&self) {
+        let Some((trail, act)) = self.taken.get() else { return };
+        if let Err(error) = trail.add(act) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "that this began is not in the trail");
+        }
     }
 
     /// An event loop for this one command.

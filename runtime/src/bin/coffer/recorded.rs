@@ -12,10 +12,11 @@ use coffer_runtime::{BoxRecord, Home, State};
 use coffer_spec::Act as Right;
 use serde_json::Value;
 
+use crate::commands;
 use crate::context::Context;
 use crate::error::{Class, CliError};
 use crate::exits::Exits;
-use crate::row::Entry;
+use crate::row::{Does, Entry};
 
 /// What the words of a command name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +152,35 @@ fn about(path: &str) -> About {
     }
 }
 
+/// What a line says behind the command's words once a guest runs what it was asked to.
+const START: &str = ".start";
+
+/// Of what there are lines of commands.
+pub fn acts() -> Vec<String> {
+    let mut all = Vec::new();
+    for group in commands::GROUPS {
+        collect("", group.commands, &mut all);
+    }
+    let starts: Vec<_> = all.iter().filter(|path| begins_later(path)).map(|path| format!("{path}{START}")).collect();
+    all.extend(starts);
+    all
+}
+
+fn collect(before: &str, entries: &'static [Entry], all: &mut Vec<String>) {
+    for entry in entries {
+        let path = format!("{before}{}", entry.name);
+        collect(&format!("{path} "), entry.does.commands(), all);
+        if matches!(entry.does, Does::Run(_) | Does::Either(..)) && about(&path) != Nothing {
+            all.push(path);
+        }
+    }
+}
+
+/// Commands that may be refused for long before anything runs.
+fn begins_later(path: &str) -> bool {
+    matches!(path, "exec" | "attach")
+}
+
 /// A command that is being done.
 #[derive(Debug)]
 pub struct Recorded {
@@ -198,6 +228,11 @@ pub fn begin(path: &str, entry: &Entry, matches: &ArgMatches, context: &Context)
     }
     let trail = Trail::at(home.trail());
     let number = trail.add(&act)?;
+    if begins_later(path) {
+        let mut start = Act { action: format!("{path}{START}"), outcome: Outcome::Done, ..act.clone() };
+        start.details.insert("command".into(), number.into());
+        context.record_when_taken(trail.clone(), start);
+    }
     act.details.insert("began".into(), number.into());
     Ok(Some(Recorded { trail, act }))
 }
@@ -301,7 +336,6 @@ fn caller(context: &Context, record: &BoxRecord, right: Right) -> Option<&'stati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands;
     use crate::parser::parser;
 
     fn paths(before: &str, entries: &'static [Entry]) -> Vec<String> {

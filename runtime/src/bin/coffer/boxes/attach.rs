@@ -55,7 +55,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     ours.check()?;
     let output = Output::new(context, &serde_json::json!({ "id": record.id, "name": record.name }));
     let runtime = context.runtime()?;
-    let stayed = runtime.block_on(stay(&engine, &record, &ours, &output, &trust));
+    let stayed = runtime.block_on(stay((context, &engine), &record, &ours, &output, &trust));
     // A read of our terminal may still be pending; nobody waits for it.
     runtime.shutdown_background();
     output.end(context, stayed.map(|stayed| stayed.told()))
@@ -63,7 +63,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 
 /// To the program's end, or ours.
 pub async fn stay(
-    engine: &Engine,
+    (context, engine): (&Context, &Engine),
     record: &BoxRecord,
     ours: &Ours,
     output: &Output,
@@ -72,6 +72,7 @@ pub async fn stay(
     let mut events = engine.events().map_err(error::of)?;
     let request = AttachRequest { shown: Shown::FromNow, terminal: ours.terminal.then(size) };
     let session = engine.attach(record.id.as_str(), request, trust).await.map_err(error::of)?;
+    context.taken();
     let attended = attend(session, ours, output).await;
     let mut recorded = async || tokio::time::timeout(GONE, until_it_ends(&mut events, record)).await;
     let end = match attended {

@@ -7,45 +7,38 @@ use crate::boxes::filters;
 use crate::error::{Class, CliError};
 use crate::table;
 
-/// Of a command, when it is told: before it, or once it is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
-    Begun,
-    Done,
-}
-
-/// What happens to a box by itself, and what commands do: the trail's word, when, Docker's type and action.
-const WORDS: &[(&str, When, &str, &str)] = &[
-    ("box.create", When::Done, "container", "create"),
-    ("box.start", When::Done, "container", "start"),
-    ("box.pause", When::Done, "container", "pause"),
-    ("box.unpause", When::Done, "container", "unpause"),
-    ("box.die", When::Done, "container", "die"),
-    ("box.rename", When::Done, "container", "rename"),
-    ("box.update", When::Done, "container", "update"),
-    ("box.destroy", When::Done, "container", "destroy"),
-    ("kill", When::Done, "container", "kill"),
-    ("stop", When::Done, "container", "stop"),
-    ("restart", When::Done, "container", "restart"),
-    ("attach", When::Begun, "container", "attach"),
-    ("exec", When::Begun, "container", "exec_start"),
-    ("exec", When::Done, "container", "exec_die"),
-    ("pull", When::Done, "image", "pull"),
-    ("push", When::Done, "image", "push"),
-    ("tag", When::Done, "image", "tag"),
-    ("rmi", When::Done, "image", "untag"),
-    ("load", When::Done, "image", "load"),
-    ("save", When::Done, "image", "save"),
-    ("import", When::Done, "image", "import"),
-    ("image prune", When::Done, "image", "prune"),
-    ("volume create", When::Done, "volume", "create"),
-    ("volume rm", When::Done, "volume", "destroy"),
-    ("volume prune", When::Done, "volume", "prune"),
-    ("network create", When::Done, "network", "create"),
-    ("network connect", When::Done, "network", "connect"),
-    ("network disconnect", When::Done, "network", "disconnect"),
-    ("network rm", When::Done, "network", "destroy"),
-    ("network prune", When::Done, "network", "prune"),
+/// What happens to a box by itself, and what commands did: the trail's word, Docker's type and action.
+const WORDS: &[(&str, &str, &str)] = &[
+    ("box.create", "container", "create"),
+    ("box.start", "container", "start"),
+    ("box.pause", "container", "pause"),
+    ("box.unpause", "container", "unpause"),
+    ("box.die", "container", "die"),
+    ("box.rename", "container", "rename"),
+    ("box.update", "container", "update"),
+    ("box.destroy", "container", "destroy"),
+    ("kill", "container", "kill"),
+    ("stop", "container", "stop"),
+    ("restart", "container", "restart"),
+    ("attach.start", "container", "attach"),
+    ("exec.start", "container", "exec_start"),
+    ("exec", "container", "exec_die"),
+    ("pull", "image", "pull"),
+    ("push", "image", "push"),
+    ("tag", "image", "tag"),
+    ("rmi", "image", "untag"),
+    ("load", "image", "load"),
+    ("save", "image", "save"),
+    ("import", "image", "import"),
+    ("image prune", "image", "prune"),
+    ("volume create", "volume", "create"),
+    ("volume rm", "volume", "destroy"),
+    ("volume prune", "volume", "prune"),
+    ("network create", "network", "create"),
+    ("network connect", "network", "connect"),
+    ("network disconnect", "network", "disconnect"),
+    ("network rm", "network", "destroy"),
+    ("network prune", "network", "prune"),
 ];
 
 /// One event.
@@ -62,10 +55,8 @@ pub struct Event {
 impl Event {
     /// The events of a line.
     pub fn of(line: &Line) -> Vec<Self> {
-        let known = |row: &&(&str, When, &str, &str)| {
-            row.0 == line.action && line.outcome == if row.1 == When::Begun { "begun" } else { "done" }
-        };
-        let Some(&(_, _, kind, word)) = WORDS.iter().find(known) else { return Vec::new() };
+        let known = |row: &&(&str, &str, &str)| row.0 == line.action && line.outcome == "done";
+        let Some(&(_, kind, word)) = WORDS.iter().find(known) else { return Vec::new() };
         let mut attributes = Map::new();
         for (key, value) in &line.details {
             match (key.as_str(), value) {
@@ -155,7 +146,7 @@ impl Wanted {
             let (key, value) = text.split_once('=').unwrap_or((text, ""));
             let key = if key == "box" { "container" } else { key };
             let thing = KINDS.iter().find(|kind| **kind == key);
-            let is_word = WORDS.iter().any(|row| row.3 == value);
+            let is_word = WORDS.iter().any(|row| row.2 == value);
             match (key, thing) {
                 _ if value.is_empty() => return Err(invalid(text)),
                 (_, Some(thing)) => wanted.things.push((thing, value.into())),
@@ -185,7 +176,7 @@ impl Wanted {
 }
 
 fn invalid(text: &str) -> CliError {
-    let words: Vec<_> = WORDS.iter().map(|row| row.3).collect();
+    let words: Vec<_> = WORDS.iter().map(|row| row.2).collect();
     let mut words: Vec<&str> =
         words.iter().enumerate().filter(|(at, word)| !words[..*at].contains(word)).map(|(_, word)| *word).collect();
     words.sort_unstable();
@@ -243,7 +234,7 @@ mod tests {
 
     #[test]
     fn events_are_dockers_and_what_failed_or_is_none_of_its_is_no_event() {
-        let exec = event("exec", "begun", json!({ "program": "sh" }));
+        let exec = event("exec.start", "done", json!({ "program": "sh" }));
         assert_eq!((exec.kind, &*exec.action, exec.word), ("container", "exec_start: sh", "exec_start"));
         let ended = event("exec", "done", json!({ "program": "sh", "exit_code": 3 }));
         assert_eq!((ended.word, &ended.attributes["exitCode"]), ("exec_die", &"3".into()));
@@ -253,9 +244,23 @@ mod tests {
         let mut tagged = line("tag", "done", json!({}));
         tagged.names.push("new:1".into());
         assert_eq!((Event::of(&tagged).len(), &*Event::of(&tagged)[0].id), (1, "new:1"));
-        for (action, outcome) in [("pull", "begun"), ("pull", "config"), ("attest", "done"), ("audit.mended", "done")] {
+        for (action, outcome) in [
+            ("pull", "begun"),
+            ("pull", "config"),
+            ("attest", "done"),
+            ("audit.mended", "done"),
+            // A guest that refuses has started nothing.
+            ("exec", "begun"),
+            ("exec", "refused"),
+        ] {
             assert_eq!(Event::of(&line(action, outcome, json!({}))), [], "{action}");
         }
+    }
+
+    #[test]
+    fn what_happens_to_boxes_by_itself_are_events() {
+        let boxes: Vec<_> = WORDS.iter().map(|row| row.0).filter(|word| word.starts_with("box.")).collect();
+        assert_eq!(boxes, coffer_runtime::trail::OF_BOXES);
     }
 
     #[test]

@@ -79,9 +79,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let output = Output::new(context, &Value::Null);
     let ended = runtime.block_on(async {
         if args.detach {
-            leave(&engine, name, request, &trust, &output).await
+            leave(context, &engine, (name, request), &trust, &output).await
         } else {
             let session = engine.exec(name, request, &trust).await.map_err(error::of)?;
+            context.taken();
             if !ours.input {
                 session.inputs().send(ExecInput::StdinClosed).await;
             }
@@ -116,13 +117,14 @@ fn words(words: &[String]) -> Result<(&String, &[String]), CliError> {
 
 /// Starts a program that goes on by itself; else shows why it does not.
 async fn leave(
+    context: &Context,
     engine: &Engine,
-    name: &str,
-    request: ExecRequest,
+    (name, request): (&str, ExecRequest),
     trust: &MustProve,
     output: &Output,
 ) -> Result<End, CliError> {
     let mut session = engine.exec(name, request, trust).await.map_err(error::of)?;
+    context.taken();
     loop {
         match session.next().await.map_err(error::of)? {
             ExecOutput::Stdout(bytes) => output.show_bytes(false, bytes),

@@ -88,7 +88,7 @@ async fn stay(args: &Args, context: &Context, engine: &Engine, name: &str) -> Re
     let stayed = match (started, trust) {
         (Started::AlreadyRunning(record), Some(trust)) => {
             let ours = Ours { manner: attach::MANNER.proxied(ours.manner.proxied), ..ours };
-            attach::stay(engine, &record, &ours, &output, &trust).await
+            attach::stay((context, engine), &record, &ours, &output, &trust).await
         }
         (Started::AlreadyRunning(record), None) => live::join(engine, &record, &output, allow_simulated).await,
         (Started::Live(mut live), trust) => {

@@ -144,9 +144,6 @@ fn follow(folder: &Path, head: Option<&Head>) -> io::Result<Checked> {
                 None => Broken::Unreadable { number: expected },
                 Some(line) if line.number != expected => Broken::NotNext { expected, found: line.number },
                 Some(line) if !unknown && line.previous != checked.digest => Broken::Changed { number: checked.last },
-                Some(line) if expected == head.first && line.previous != head.before_first => {
-                    Broken::Changed { number: checked.last }
-                }
                 Some(line) => {
                     unknown = false;
                     (checked.last, checked.digest) = (expected, digest(&bytes));

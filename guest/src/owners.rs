@@ -8,12 +8,17 @@
 
 use std::sync::{PoisonError, RwLock};
 
+use coffer_guest_proto::{OwnersAre, OwnersInForce, RefusedOwnerList};
 use coffer_kbs_client::{BrokerClient, ClientError, Generation, Scope, SealingName, SealingPolicy};
+use coffer_rim::foreign;
 use coffer_spec::{Owner, OwnerAuthority, OwnerList, OwnerListError, SignedOwnerList, WorkloadSpec};
 use coffer_verifier::UnixTime;
 use secrecy::ExposeSecret as _;
 
 use crate::{broker::Source, clock::Clock};
+
+/// Characters of what is said of a list that is not taken.
+const WHY: usize = 400;
 
 /// Id of the counter that remembers the sequence.
 const COUNTER: [u8; 16] = *b"coffer/owners/v1";
@@ -24,6 +29,8 @@ pub struct Owners {
     clock: Clock,
     /// Where lists come from, and what is known of them.
     known: Option<(OwnerAuthority, RwLock<Known>)>,
+    /// Why the last look took no list.
+    refused: RwLock<Option<RefusedOwnerList>>,
 }
 
 /// What is known of lists.
@@ -33,8 +40,8 @@ enum Known {
     Nothing,
     /// There was none yet.
     NoList,
-    /// The newest.
-    List(OwnerList),
+    /// The newest, and the digest of what was signed.
+    List(OwnerList, [u8; 32]),
     /// The newest had this sequence, and is not to be had.
     Lost(u64),
 }
@@ -95,6 +102,11 @@ impl OwnersError {
             Self::Broker(_) => "owner-list-unknown",
         }
     }
+
+    /// In words that are safe to show: a list may come from anybody.
+    pub fn why(&self) -> String {
+        foreign(&self.to_string()).chars().take(WHY).collect()
+    }
 }
 
 impl Owners {
@@ -104,7 +116,7 @@ impl Owners {
             let known = if authority.kept.is_some() { Known::Nothing } else { Known::NoList };
             (authority.clone(), RwLock::new(known))
         });
-        Self { listed: spec.owners.clone(), clock: Clock::of(spec), known }
+        Self { listed: spec.owners.clone(), clock: Clock::of(spec), known, refused: RwLock::default() }
     }
 
     /// Who they are now. A key may stand there twice: it may do what either lets it.
@@ -122,9 +134,38 @@ impl Owners {
         match (&*known, authority.kept.is_some()) {
             (Known::NoList, _) => self.listed.clone(),
             (Known::Nothing | Known::Lost(_), _) => Vec::new(),
-            (Known::List(list), true) => of_list(list),
-            (Known::List(list), false) => [self.listed.clone(), of_list(list)].concat(),
+            (Known::List(list, _), true) => of_list(list),
+            (Known::List(list, _), false) => [self.listed.clone(), of_list(list)].concat(),
         }
+    }
+
+    /// Who they are now, for one of them. Nothing where no list can say so.
+    pub fn in_force(&self) -> Option<OwnersInForce> {
+        self.in_force_at(self.clock.now())
+    }
+
+    fn in_force_at(&self, now: Option<UnixTime>) -> Option<OwnersInForce> {
+        let (authority, known) = self.known.as_ref()?;
+        let known = known.read().unwrap_or_else(PoisonError::into_inner);
+        let current = |list: &OwnerList| now.is_some_and(|now| list.current(now).is_ok());
+        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (are, list) = match (&*known, authority.kept.is_some()) {
+            (Known::List(list, digest), true) if current(list) => (OwnersAre::OfList, Some((list, digest))),
+            (Known::List(list, digest), false) if current(list) => (OwnersAre::OfSpecAndList, Some((list, digest))),
+            (Known::NoList | Known::List(..), false) | (Known::NoList, true) => (OwnersAre::OfSpec, None),
+            (Known::Nothing | Known::Lost(_) | Known::List(..), _) => (OwnersAre::Nobody, None),
+        };
+        let sequence = if are == OwnersAre::Nobody { known.sequence() } else { 0 };
+        let nothing = OwnersInForce { are: are.into(), sequence, refused, ..OwnersInForce::default() };
+        Some(match list {
+            None => nothing,
+            Some((list, digest)) => OwnersInForce {
+                sequence: list.sequence,
+                expires: list.expires.to_secs(),
+                digest: digest.to_vec(),
+                ..nothing
+            },
+        })
     }
 
     /// Takes a list that an owner brought. Gives its sequence.
@@ -138,10 +179,11 @@ impl Owners {
         }
         let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
         let floor = known.sequence();
-        let list = SignedOwnerList::parse(file)?.verify(authority, floor)?;
+        let signed = SignedOwnerList::parse(file)?;
+        let list = signed.verify(authority, floor)?;
         list.current(self.clock.now().unwrap_or(UnixTime::from_secs(i64::MAX)))?;
         let sequence = list.sequence;
-        *known = Known::List(list);
+        *known = Known::List(list, signed.digest());
         Ok(sequence)
     }
 
@@ -151,6 +193,13 @@ impl Owners {
     /// # Errors
     /// [`OwnersError`].
     pub async fn look(&self, broker: &impl Keeper) -> Result<(), OwnersError> {
+        let looked = self.look_for_newest(broker).await;
+        let said = looked.as_ref().err().map(|error| RefusedOwnerList { word: error.word().into(), why: error.why() });
+        *self.refused.write().unwrap_or_else(PoisonError::into_inner) = said;
+        looked
+    }
+
+    async fn look_for_newest(&self, broker: &impl Keeper) -> Result<(), OwnersError> {
         let Some((authority, known)) = &self.known else { return Ok(()) };
         let Some(kept) = &authority.kept else { return Ok(()) };
         let counter = name_of(authority);
@@ -172,8 +221,8 @@ impl Owners {
             }
         };
         let list = SignedOwnerList::parse(file.value.expose_secret())
-            .and_then(|signed| signed.verify(authority, floor.max(had)));
-        let list = match list {
+            .and_then(|signed| Ok((signed.verify(authority, floor.max(had))?, signed.digest())));
+        let (list, digest) = match list {
             Ok(list) => list,
             Err(error) => {
                 // Another guest has seen a later one: what this one has is over.
@@ -196,7 +245,7 @@ impl Owners {
             set(known, Known::Lost(list.sequence));
             return Err(error.into());
         }
-        set(known, Known::List(list));
+        set(known, Known::List(list, digest));
         Ok(())
     }
 }
@@ -231,7 +280,7 @@ impl Known {
     const fn sequence(&self) -> u64 {
         match self {
             Self::Nothing | Self::NoList => 0,
-            Self::List(list) => list.sequence,
+            Self::List(list, _) => list.sequence,
             Self::Lost(sequence) => *sequence,
         }
     }

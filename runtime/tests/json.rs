@@ -104,6 +104,8 @@ const LINES: &[(&str, &[&str])] = &[
     ("rm", &["--force", "nosuch"]),
     ("inspect", &["made"]),
     ("inspect", &["made", "nosuch"]),
+    ("inspect", &["--owners", "made"]),
+    ("inspect", &["--allow-simulated", "made"]),
     ("inspect", &["nosuch", "other"]),
     ("pull", &["--insecure-registry", "127.0.0.1:1", "127.0.0.1:1/a:1"]),
     ("images", &[]),

@@ -11,6 +11,7 @@ use coffer_verifier::{
     manifest::MAX_SEQUENCE,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use sha2::{Digest as _, Sha256};
 
 use crate::{Name, Owner, SecretPath};
 
@@ -232,6 +233,11 @@ impl SignedOwnerList {
     /// Keys that it names.
     pub fn keys(&self) -> impl Iterator<Item = &SpkiDigest> {
         self.0.keys()
+    }
+
+    /// SHA-256 of what is signed: the same list has the same one, whoever wraps it.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.0.payload()).into()
     }
 
     /// What it says, whoever wrote it: to show, never to rely on.

@@ -88,7 +88,7 @@ pub(super) fn needs(path: &str) -> Option<&'static [Act]> {
     Some(match path.strip_prefix("/coffer.agent.v1.")? {
         // Whoever may do anything, and the host; of owners' calls whoever may do anything: whether a list of owners counts its
         // authority says, and not who brings it.
-        "Control/State" | "Owner/PutOwners" | "Owner/Evidence" => &[],
+        "Control/State" | "Owner/PutOwners" | "Owner/Owners" | "Owner/Evidence" => &[],
         "Control/Stats" => &[Act::Stats],
         "Control/Stop" => &[Act::Stop],
         "Control/Logs" => &[Act::Logs],

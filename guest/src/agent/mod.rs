@@ -135,7 +135,7 @@ impl Agent {
 
     /// Says in the output that a list of owners is not taken.
     pub async fn say_of_owners(&self, error: &OwnersError) {
-        let said = format!("coffer: owners: {}: {error}\n", error.word());
+        let said = format!("coffer: owners: {}: {}\n", error.word(), error.why());
         self.logs.push(Stream::Stderr, unix_nanos(), said.as_bytes()).await;
     }
 

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use coffer_guest_proto::{
-    EvidenceRequest, EvidenceResponse, InjectRequest, InjectResponse, PutOwnersRequest, PutOwnersResponse, REASON,
-    RefreshRequest, RefreshResponse, ResealRequest, ResealResponse, SealRequest, SealResponse, Sealed as Encrypted,
-    UnsealRequest, UnsealResponse, owner_server::Owner,
+    EvidenceRequest, EvidenceResponse, InjectRequest, InjectResponse, OwnersRequest, OwnersResponse, PutOwnersRequest,
+    PutOwnersResponse, REASON, RefreshRequest, RefreshResponse, ResealRequest, ResealResponse, SealRequest,
+    SealResponse, Sealed as Encrypted, UnsealRequest, UnsealResponse, owner_server::Owner,
 };
 use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_ratls::{Attester, HpkeSealed, connection};
@@ -65,7 +65,10 @@ impl Owner for OwnerService {
     async fn refresh(&self, _: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
         let round = refresh::now(&self.agent).await.unwrap_or_default();
         match round.broken {
-            None => Ok(Response::new(RefreshResponse { secrets: round.found })),
+            None => {
+                let owners = self.agent.owners.in_force();
+                Ok(Response::new(RefreshResponse { secrets: round.found, owners }))
+            }
             Some(error @ ClientError::Refused { .. }) => Err(Status::permission_denied(error.to_string())),
             Some(error) => Err(Status::unavailable(error.to_string())),
         }
@@ -81,6 +84,10 @@ impl Owner for OwnerService {
                 Err(status)
             }
         }
+    }
+
+    async fn owners(&self, _: Request<OwnersRequest>) -> Result<Response<OwnersResponse>, Status> {
+        Ok(Response::new(OwnersResponse { owners: self.agent.owners.in_force() }))
     }
 
     async fn seal(&self, request: Request<SealRequest>) -> Result<Response<SealResponse>, Status> {

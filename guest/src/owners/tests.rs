@@ -9,6 +9,7 @@ use secrecy::SecretBox;
 use super::*;
 
 const NOW: UnixTime = UnixTime::from_secs(1_000);
+const DIGEST: [u8; 32] = [7; 32];
 
 fn key() -> (SigningKey, P384PublicKey) {
     let key = SigningKey::from_slice(&[5; 48]).unwrap();
@@ -76,7 +77,7 @@ fn a_list_that_is_brought_adds_and_takes_nobody_away() {
 fn a_list_whose_time_is_over_adds_nobody() {
     let owners = owners(false);
     let (_, known) = owners.known.as_ref().unwrap();
-    *known.write().unwrap() = Known::List(list(1, UnixTime::from_secs(2_000), vec![owner("bob", "exec")]));
+    *known.write().unwrap() = Known::List(list(1, UnixTime::from_secs(2_000), vec![owner("bob", "exec")]), DIGEST);
     assert_eq!(owners.at(Some(UnixTime::from_secs(1_999))).len(), 2);
     for later in [Some(UnixTime::from_secs(2_000)), None] {
         assert_eq!(owners.at(later), [owner("alice", "logs")]);
@@ -92,7 +93,7 @@ fn where_the_broker_keeps_the_list_nobody_is_an_owner_before_it_was_asked() {
     let bob = list(7, UnixTime::from_secs(2_000), vec![owner("bob", "exec")]);
     for (is, expected) in [
         (Known::NoList, vec![owner("alice", "logs")]),
-        (Known::List(bob), vec![owner("bob", "exec")]),
+        (Known::List(bob, DIGEST), vec![owner("bob", "exec")]),
         (Known::Lost(7), Vec::new()),
     ] {
         *known.write().unwrap() = is;
@@ -100,7 +101,7 @@ fn where_the_broker_keeps_the_list_nobody_is_an_owner_before_it_was_asked() {
     }
     // Nobody's clock says that it is over, and nobody's that it is not.
     let late = list(8, NOW, vec![owner("bob", "exec")]);
-    *known.write().unwrap() = Known::List(late);
+    *known.write().unwrap() = Known::List(late, DIGEST);
     for now in [Some(NOW), None] {
         assert!(owners.at(now).is_empty());
     }
@@ -272,4 +273,54 @@ async fn what_is_older_than_the_counter_or_not_there_leaves_nobody_and_never_the
         let _ = owners.look(&broker(count, list.as_ref())).await;
         assert_eq!(owners.now(), expected, "{count}");
     }
+}
+
+#[test]
+fn whoever_is_an_owner_is_told_by_which_list() {
+    let told = |kept: bool, known: Known, now: Option<UnixTime>| {
+        let owners = owners(kept);
+        *owners.known.as_ref().unwrap().1.write().unwrap() = known;
+        let told = owners.in_force_at(now).unwrap();
+        // Nobody is told of owners that there are not.
+        assert_eq!(told.are() == OwnersAre::Nobody, owners.at(now).is_empty());
+        (told.are(), told.sequence, told.expires, told.digest)
+    };
+    let bob = || Known::List(list(7, UnixTime::from_secs(2_000), vec![owner("bob", "exec")]), DIGEST);
+    let (now, late) = (Some(NOW), Some(UnixTime::from_secs(2_000)));
+    assert_eq!(told(true, bob(), now), (OwnersAre::OfList, 7, 2_000, DIGEST.to_vec()));
+    assert_eq!(told(false, bob(), now), (OwnersAre::OfSpecAndList, 7, 2_000, DIGEST.to_vec()));
+    for (kept, known, now, are, sequence) in [
+        (true, bob(), late, OwnersAre::Nobody, 7),
+        (true, bob(), None, OwnersAre::Nobody, 7),
+        (true, Known::Lost(9), now, OwnersAre::Nobody, 9),
+        (true, Known::Nothing, now, OwnersAre::Nobody, 0),
+        (true, Known::NoList, now, OwnersAre::OfSpec, 0),
+        (false, Known::NoList, now, OwnersAre::OfSpec, 0),
+        (false, bob(), late, OwnersAre::OfSpec, 0),
+    ] {
+        assert_eq!(told(kept, known, now), (are, sequence, 0, Vec::new()));
+    }
+    let spec = WorkloadSpec { owners: vec![owner("alice", "exec")], ..coffer_spec::sample::workload(Tee::Simulated) };
+    assert!(Owners::of(&spec).in_force().is_none(), "no list can say so");
+}
+
+#[tokio::test]
+async fn why_a_list_is_not_taken_is_told_in_words_that_are_safe_to_show_until_one_is() {
+    let owners = with_a_list().await;
+    let refused = || owners.in_force().unwrap().refused;
+    assert_eq!(refused(), None);
+    let hostile = format!("{{\"\u{1b}[2J\\n{}\": 1}}", "x".repeat(5_000)).into_bytes();
+    for (broker, word) in [
+        (Broker { list: Some(hostile), ..broker(2, None) }, "owner-list-malformed"),
+        (broker(2, Some(&bob(1))), "owner-list-older"),
+        (Broker { gives: Answer::Broken, ..broker(2, None) }, "owner-list-unknown"),
+    ] {
+        let _ = owners.look(&broker).await;
+        let said = refused().unwrap();
+        assert_eq!(said.word, word);
+        assert!(said.why.chars().count() <= WHY && !said.why.contains(char::is_control), "{said:?}");
+    }
+    owners.look(&broker(2, Some(&bob(2)))).await.unwrap();
+    let told = owners.in_force().unwrap();
+    assert_eq!((told.sequence, told.digest, told.refused), (2, SignedOwnerList::of(&bob(2)).digest().to_vec(), None));
 }

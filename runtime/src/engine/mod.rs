@@ -84,6 +84,7 @@ pub use logs::{LogStream, LogsError, LogsRequest};
 pub use measure::{ManifestRequest, MeasureError, MeasureRequest, Measured};
 pub use named::NamedFilter;
 pub use networks::{ListedNetwork, NetworkRequest, NetworksError, Placed};
+pub use owners::OwnersTold;
 pub use pause::PauseError;
 pub use places::{Asked, PlaceError};
 pub use progress::{Progress, ProgressFn};

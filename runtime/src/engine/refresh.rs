@@ -5,6 +5,7 @@ use coffer_guest_proto::{Found, RefreshRequest};
 use coffer_rim::Reason;
 use coffer_spec::Act;
 
+use super::owners::OwnersTold;
 use super::prove::{OwnerMayNot, ProveError, must_run};
 use super::{Engine, Fault, Hint, OpenError, Trust};
 use crate::{Class, Failure, agent};
@@ -69,11 +70,15 @@ impl Fault for RefreshError {
 
 impl Engine {
     /// Has the guest of a box look now. It replaces files of which there is another version, and what the spec says follows.
-    /// Gives an entry for each file that comes from the broker.
+    /// Gives an entry for each file that comes from the broker, and who the owners are then, where a list may say so.
     ///
     /// # Errors
     /// [`RefreshError`]; what is in place stays.
-    pub async fn refresh(&self, word: &str, trust: &Trust) -> Result<Vec<Refreshed>, RefreshError> {
+    pub async fn refresh(
+        &self,
+        word: &str,
+        trust: &Trust,
+    ) -> Result<(Vec<Refreshed>, Option<OwnersTold>), RefreshError> {
         let record = self.find(word)?;
         must_run(&record)?;
         let document = self.document(&record)?;
@@ -87,6 +92,6 @@ impl Engine {
             name: it.name,
             version: it.version,
         });
-        Ok(told.collect())
+        Ok((told.collect(), answer.owners.map(OwnersTold::read)))
     }
 }

@@ -170,11 +170,14 @@ fn collect(before: &str, entries: &'static [Entry], all: &mut Vec<String>) {
     for entry in entries {
         let path = format!("{before}{}", entry.name);
         collect(&format!("{path} "), entry.does.commands(), all);
-        if matches!(entry.does, Does::Run(_) | Does::Either(..)) && about(&path) != Nothing {
+        if matches!(entry.does, Does::Run(_) | Does::Either(..)) && (about(&path) != Nothing || path == ASKS_OWNER) {
             all.push(path);
         }
     }
 }
+
+/// Looks, and with a flag asks a guest.
+const ASKS_OWNER: &str = "inspect";
 
 /// Commands that may be refused for long before anything runs.
 fn begins_later(path: &str) -> bool {
@@ -193,7 +196,9 @@ pub struct Recorded {
 /// # Errors
 /// Class `config`: what cannot be recorded is not done.
 pub fn begin(path: &str, entry: &Entry, matches: &ArgMatches, context: &Context) -> Result<Option<Recorded>, CliError> {
-    let about = about(path);
+    // It looks, unless it asks a guest as its owner.
+    let asks_owner = path == ASKS_OWNER && matches.get_flag("owners");
+    let about = if asks_owner { Boxes } else { about(path) };
     if about == Nothing || about == Elsewhere && !context.home.exists() {
         return Ok(None);
     }

@@ -13,17 +13,25 @@ use serde_json::{Map, Value, json};
 use crate::boxes::live::timings_json;
 use crate::boxes::ps;
 use crate::context::Context;
-use crate::error::{self, CliError};
+use crate::error::{self, Class, CliError};
 use crate::inspected;
 use crate::network;
+use crate::prove::guest::Trust;
+use crate::prove::owner::in_force;
 use crate::table;
 
 /// Print everything known of boxes, as a JSON array. Of a box of --rm that did not come to run its workload, why is known.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer inspect web | jq -r '.[0].State.Status'
-  coffer inspect --format '{{.State.Status}} {{json .Config.Labels}}' web")]
+  coffer inspect --format '{{.State.Status}} {{json .Config.Labels}}' web
+  coffer inspect --owners --allow-simulated team | jq '.[0].Tee.OwnersInForce'")]
 pub struct Args {
+    /// Also ask the guest of each, as one of its owners and once it has proved itself, who its owners are: by the spec, or by which list.
+    #[arg(long)]
+    owners: bool,
+    #[command(flatten)]
+    trust: Trust,
     /// Print each by a template, a box a line; `json` is one line of JSON.
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<String>,
@@ -34,10 +42,21 @@ pub struct Args {
 
 /// Prints what is found, and fails if something was not: with `--json` as an object with the failure and what was found.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    if args.trust.is_given() && !args.owners {
+        let message = "nothing is asked of a guest that it would have to prove itself for";
+        return Err(CliError::new(Class::Usage, message).hint("add --owners, or leave out what it must prove"));
+    }
     let engine = context.engine()?;
+    let trust = args.trust.read()?;
     engine.open().map_err(error::of)?;
+    let runtime = if args.owners { Some(context.runtime()?) } else { None };
     inspected::print(context, args.format.as_deref(), &args.boxes, |name| {
-        engine.inspect(name).map_err(error::of).map(|inspection| describe(&inspection))
+        let mut described = engine.inspect(name).map_err(error::of).map(|inspection| describe(&inspection))?;
+        if let Some(runtime) = &runtime {
+            let told = runtime.block_on(engine.owners_in_force(name, &trust)).map_err(error::of)?;
+            described["Tee"]["OwnersInForce"] = told.as_ref().map(in_force::described).into();
+        }
+        Ok(described)
     })
 }
 
@@ -94,6 +113,7 @@ fn describe(inspection: &Inspection) -> Value {
             "Kind": ps::tee_word(options.tee), "WorkloadDigest": options.workload_digest,
             "HostMay": spec.as_ref().map(|d| d.spec().host_may),
             "Owners": spec.as_ref().map(|d| d.spec().owners.clone()),
+            "OwnerAuthority": spec.as_ref().map(|d| d.spec().owner_authority.clone()),
             "Platform": options.platform,
             "IdBlock": id_block,
         },

@@ -30,6 +30,13 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// Whether anything was said of it.
+    pub fn is_given(&self) -> bool {
+        let Self { allow_simulated, platform, expect_spec, references, policy } = self;
+        let files = [platform, expect_spec, policy].into_iter().any(Option::is_some);
+        *allow_simulated || files || !references.reference.is_empty()
+    }
+
     /// Reads the files that are named.
     ///
     /// # Errors

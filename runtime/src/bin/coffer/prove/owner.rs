@@ -1,5 +1,6 @@
 //! `coffer owner`: the local owner's key, and lists that say who the owners are.
 
+pub mod in_force;
 mod push;
 mod sign;
 mod verify;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 use coffer_ratls::Identity;
 use coffer_runtime::owner_access;
 use coffer_runtime::signing_key::KeyPurpose;
-use coffer_spec::{Owner, OwnerList};
+use coffer_spec::{Owner, OwnerList, SignedOwnerList};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
@@ -84,16 +85,18 @@ fn keygen(args: &KeygenArgs, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// What a list says, for programs.
-fn described(list: &OwnerList) -> serde_json::Value {
+fn described(list: &OwnerList, signed: &SignedOwnerList) -> serde_json::Value {
     let OwnerList { name, sequence, expires, owners } = list;
-    serde_json::json!({ "name": name, "sequence": sequence, "expires": expires, "owners": owners })
+    let digest = hex::encode(signed.digest());
+    serde_json::json!({ "name": name, "sequence": sequence, "expires": expires, "owners": owners, "digest": digest })
 }
 
 /// And for people.
-fn print_list(list: &OwnerList) {
+fn print_list(list: &OwnerList, signed: &SignedOwnerList) {
     println!("name      {}", list.name);
     println!("sequence  {}", list.sequence);
     println!("expires   {}", list.expires);
+    println!("digest    {}", hex::encode(signed.digest()));
     for Owner { key, may } in &list.owners {
         println!("owner     {key} {may}");
     }

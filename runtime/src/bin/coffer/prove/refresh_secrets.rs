@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::error::{self, CliError};
 use crate::prove::guest::Trust;
+use crate::prove::owner::in_force;
 use crate::table;
 
 /// Have a guest look for new versions of its secrets at the key broker now, and not only every quarter of an hour.
@@ -22,14 +23,17 @@ pub struct Args {
     name: String,
 }
 
-/// Has it look, and says what it found. Fails where the broker refused one, or a value has no room.
+/// Has it look, and says what it found, and who the owners are then where a list may say so. Fails where the broker refused one, or a value has no room.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let trust = args.trust.read()?;
-    let found = context.runtime()?.block_on(engine.refresh(&args.name, &trust)).map_err(error::of)?;
+    let (found, owners) = context.runtime()?.block_on(engine.refresh(&args.name, &trust)).map_err(error::of)?;
     if context.json {
         let row = |it: &Refreshed| json!({ "name": it.name, "version": it.version, "found": word(it), "denial_id": it.denial_id });
-        println!("{}", json!({ "secrets": found.iter().map(row).collect::<Vec<_>>() }));
+        println!(
+            "{}",
+            json!({ "secrets": found.iter().map(row).collect::<Vec<_>>(), "owners": owners.as_ref().map(in_force::described) })
+        );
     } else {
         let row = |it: &Refreshed| {
             let id = it.denial_id.as_ref().map(|id| format!(" (id {id})")).unwrap_or_default();
@@ -39,6 +43,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         // Each has an id of its own, in the table.
         if let Some(id) = found.iter().find_map(|it| it.denial_id.as_ref()) {
             eprintln!("hint: {}", coffer_runtime::agent::broker_trail(id));
+        }
+        if let Some(told) = &owners {
+            println!("{}", in_force::lines(told));
         }
     }
     let all = found.iter().all(|it| matches!(it.found, Found::Unchanged | Found::Replaced));

@@ -68,11 +68,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let envelope = envelope.with_signature(key.public(), signature);
     write_over(&args.out, format!("{}\n", envelope.to_json()).as_bytes(), 0o644)?;
     if context.json {
-        let mut value = described(&list);
+        let mut value = described(&list, &envelope);
         (value["file"], value["key"]) = (json!(args.out), json!(key.public().spki_digest()));
         println!("{value}");
     } else {
-        print_list(&list);
+        print_list(&list, &envelope);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -34,8 +34,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let file = args.file.display();
     let bytes = input::read(&args.file, input::DOCUMENT).class_while(Class::Config, format!("cannot read {file}"))?;
     let key = read_public(&args.key)?;
-    let read = SignedOwnerList::parse(&bytes).and_then(|signed| signed.by(&key));
-    let list = read.and_then(|list| list.current(now).map(|()| list)).map_err(|error| {
+    let read = SignedOwnerList::parse(&bytes).and_then(|signed| {
+        let list = signed.by(&key)?;
+        list.current(now)?;
+        Ok((list, signed))
+    });
+    let (list, signed) = read.map_err(|error| {
         let class = match &error {
             OwnerListError::Signature(_) | OwnerListError::Expired { .. } => Class::NotAuthentic,
             _ => Class::Config,
@@ -43,12 +47,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         CliError::caused(class, &error).while_doing(file.to_string())
     })?;
     if context.json {
-        let mut value = described(&list);
+        let mut value = described(&list, &signed);
         (value["verdict"], value["key"]) = (json!("valid"), json!(key.spki_digest()));
         println!("{value}");
     } else {
         println!("valid");
-        print_list(&list);
+        print_list(&list, &signed);
     }
     Ok(ExitCode::SUCCESS)
 }

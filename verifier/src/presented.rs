@@ -6,7 +6,9 @@
 use crate::{
     Appraisal, ConnectionChain, Endorsements, Evidence, Expected, ExpectedGuest, ExpectedReportData, UnixTime, Verdict,
     Verifier,
-    abi::REPORT_LEN,
+    abi::{HostData, REPORT_LEN, Report, ReportData, WorkloadDigest},
+    binding::nonce_report_data,
+    ear::Nonce,
     evidence::CmwError,
     hcl::{HclBlob, HclError},
     tsm::{TsmError, TsmReport},
@@ -88,6 +90,14 @@ impl Presented {
             self.evidence.cert_table = cert_table;
         }
         none
+    }
+
+    /// What REPORT_DATA must be where this evidence was made over a nonce: of the workload that its own HOST_DATA names.
+    pub fn over_nonce(&self, nonce: &Nonce) -> ReportData {
+        // Of a report that breaks the form nothing is taken, whatever it must hold.
+        let host_data =
+            Report::parse(&self.evidence.report).map_or(HostData::new([0; 32]), |report| report.host_data());
+        nonce_report_data(&WorkloadDigest::stated(host_data), nonce.as_bytes())
     }
 
     /// The HCL blob, if it was one: for what it binds.

@@ -117,6 +117,7 @@ impl Appraiser {
                 challenges.spend(challenge, now)?;
                 ExpectedReportData::Exactly(challenge.report_data())
             }
+            Demanded::Nonce(nonce) => ExpectedReportData::Exactly(asked.presented.over_nonce(nonce)),
         };
         Ok(Admitted { asked, policy, demanded })
     }
@@ -172,7 +173,12 @@ impl Appraiser {
     ) -> Result<String, Refusal> {
         let TokenIssuer { issuer, keys, build } = self.issuer.as_ref().ok_or(Refusal::NoTokens)?;
         let blob = asked.presented.hcl();
-        let binding = blob.as_ref().map_or(NamedBinding::Raw, NamedBinding::AzureHcl);
+        let binding = match &asked.demanded {
+            Demanded::Nonce(nonce) => NamedBinding::Nonce(nonce),
+            Demanded::Stated(_) | Demanded::Challenge(_) => {
+                blob.as_ref().map_or(NamedBinding::Raw, NamedBinding::AzureHcl)
+            }
+        };
         let terms = Terms {
             issuer,
             audience: &wanted.audience,

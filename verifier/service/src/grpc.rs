@@ -95,6 +95,8 @@ fn asked(request: wire::AppraiseRequest) -> Result<Asked, Refusal> {
             return Err(Refusal::TooMany { field, limit });
         }
     }
+    let nonce =
+        |field, bytes: &[u8]| Nonce::new(bytes).map_err(|_| Refusal::Field { field, expected: "8 to 64 bytes" });
     let demanded = match request.demanded {
         None => None,
         Some(Wire::Any(wire::Any {})) => Some(Demanded::Stated(ExpectedReportData::Any)),
@@ -103,13 +105,11 @@ fn asked(request: wire::AppraiseRequest) -> Result<Asked, Refusal> {
             let bytes = bytes.map_err(|_| Refusal::Field { field: "report_data", expected: "64 bytes" })?;
             Some(Demanded::Stated(ExpectedReportData::Exactly(ReportData::new(bytes))))
         }
+        Some(Wire::Nonce(bytes)) => Some(Demanded::Nonce(nonce("nonce", &bytes)?)),
         Some(Wire::Challenge(bytes)) => {
             let challenge = Challenge::new(&bytes);
             Some(Demanded::Challenge(challenge.ok_or(Refusal::Field { field: "challenge", expected: "64 bytes" })?))
         }
-    };
-    let nonce = |bytes: &[u8]| {
-        Nonce::new(bytes).map_err(|_| Refusal::Field { field: "request_nonce", expected: "8 to 64 bytes" })
     };
     let seconds = |token: &wire::TokenRequest| (token.lifetime_seconds > 0).then_some(token.lifetime_seconds.into());
     Asked::of(Words {
@@ -119,7 +119,9 @@ fn asked(request: wire::AppraiseRequest) -> Result<Asked, Refusal> {
         crls: request.crls,
         demanded,
         policy: Some(request.policy).filter(|name| !name.is_empty()),
-        request_nonce: (!request.request_nonce.is_empty()).then(|| nonce(&request.request_nonce)).transpose()?,
+        request_nonce: (!request.request_nonce.is_empty())
+            .then(|| nonce("request_nonce", &request.request_nonce))
+            .transpose()?,
         token: request.token.map(|token| (token.audience.clone(), seconds(&token))),
     })
 }

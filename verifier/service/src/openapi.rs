@@ -138,7 +138,7 @@ fn schemas() -> Value {
             "type": "object",
             "additionalProperties": false,
             "required": ["evidence"],
-            "oneOf": [{ "required": ["report_data"] }, { "required": ["challenge"] }],
+            "oneOf": [{ "required": ["report_data"] }, { "required": ["challenge"] }, { "required": ["nonce"] }],
             "properties": {
                 "evidence": {
                     "type": "string",
@@ -154,6 +154,10 @@ fn schemas() -> Value {
                     "description": "What REPORT_DATA must be; the word any waives it, and the answer says so.",
                 },
                 "challenge": { "type": "string", "description": "One of this service's, which REPORT_DATA must be." },
+                "nonce": {
+                    "type": "string",
+                    "description": "Chosen by the caller, base64url without padding, of 8 to 64 bytes: REPORT_DATA must be what `coffer attest --nonce` makes of it and HOST_DATA (coffer/nonce/v1). A token has it as eat_nonce.",
+                },
                 "policy": { "type": "string", "description": "Left out: the default that /v1/policies names." },
                 "request_nonce": {
                     "type": "string",

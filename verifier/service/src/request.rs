@@ -43,6 +43,8 @@ pub enum Demanded {
     Stated(ExpectedReportData),
     /// A challenge that this service gave, and that was not used yet.
     Challenge(Challenge),
+    /// What evidence holds that was made over this nonce (`coffer/nonce/v1`), which the caller chose.
+    Nonce(Nonce),
 }
 
 /// A token that is wanted.
@@ -82,7 +84,7 @@ impl Asked {
     /// [`Refusal`].
     pub fn of(words: Words) -> Result<Self, Refusal> {
         let demanded = words.demanded.ok_or(Refusal::Field {
-            field: "report_data or challenge",
+            field: "report_data, challenge or nonce",
             expected: "there: say what REPORT_DATA must hold, or report_data \"any\", which waives it",
         })?;
         let mut presented = Presented::parse(&words.evidence)?;
@@ -176,6 +178,8 @@ struct Wire<'a> {
     #[serde(default)]
     challenge: Option<String>,
     #[serde(default)]
+    nonce: Option<String>,
+    #[serde(default)]
     policy: Option<String>,
     #[serde(default)]
     request_nonce: Option<String>,
@@ -193,18 +197,20 @@ struct WireToken {
 
 impl Wire<'_> {
     fn asked(self) -> Result<Asked, Refusal> {
-        let demanded = match (self.report_data, self.challenge) {
-            (Some(_), Some(_)) => {
-                let expected = "there beside report_data: one of them says what REPORT_DATA must hold";
-                return Err(Refusal::Field { field: "challenge", expected });
-            }
-            (Some(stated), None) => Some(Demanded::Stated(report_data(&stated)?)),
-            (None, Some(challenge)) => Some(Demanded::Challenge(Challenge::parse(&challenge)?)),
-            (None, None) => None,
-        };
-        let nonce = |text: String| {
+        let nonce = |field, text: &str| {
             let expected = "base64url without padding, of 8 to 64 bytes";
-            Nonce::parse(&text).map_err(|_| Refusal::Field { field: "request_nonce", expected })
+            Nonce::parse(text).map_err(|_| Refusal::Field { field, expected })
+        };
+        let demanded = match (self.report_data, self.challenge, self.nonce) {
+            (Some(stated), None, None) => Some(Demanded::Stated(report_data(&stated)?)),
+            (None, Some(challenge), None) => Some(Demanded::Challenge(Challenge::parse(&challenge)?)),
+            (None, None, Some(text)) => Some(Demanded::Nonce(nonce("nonce", &text)?)),
+            (None, None, None) => None,
+            (_, challenge, _) => {
+                let field = if challenge.is_some() { "challenge" } else { "nonce" };
+                let expected = "there alone: one of report_data, challenge and nonce says what REPORT_DATA must hold";
+                return Err(Refusal::Field { field, expected });
+            }
         };
         Asked::of(Words {
             evidence: base64("evidence", &self.evidence)?,
@@ -213,7 +219,7 @@ impl Wire<'_> {
             crls: several("crls", &self.crls.0)?,
             demanded,
             policy: self.policy,
-            request_nonce: self.request_nonce.map(nonce).transpose()?,
+            request_nonce: self.request_nonce.map(|text| nonce("request_nonce", &text)).transpose()?,
             token: self.token.map(|token| (token.audience, token.lifetime_seconds)),
         })
     }
@@ -300,6 +306,7 @@ mod tests {
                 Demanded::Stated(ExpectedReportData::Exactly(ReportData::new([0; 64]))),
             ),
             (format!(r#""challenge":"{challenge}""#), Demanded::Challenge(Challenge([9; 64]))),
+            (r#""nonce":"AAAAAAAAAAA""#.to_owned(), Demanded::Nonce(Nonce::new(&[0; 8]).unwrap())),
         ] {
             let asked = one(format!(r#"{{"evidence":"{evidence}",{more}}}"#).as_bytes()).ok().unwrap();
             assert_eq!(asked.demanded, demanded);
@@ -314,6 +321,10 @@ mod tests {
             (r#""report_data":"00""#.to_owned(), "report_data"),
             (format!(r#""challenge":"{challenge}=""#), "challenge"),
             (r#""challenge":"""#.to_owned(), "challenge"),
+            (r#""nonce":"AAAA""#.to_owned(), "nonce"),
+            (r#""nonce":"""#.to_owned(), "nonce"),
+            (r#""report_data":"any","nonce":"AAAAAAAAAAA""#.to_owned(), "nonce"),
+            (format!(r#""challenge":"{challenge}","nonce":"AAAAAAAAAAA""#), "challenge"),
             (r#""report_data":"any","request_nonce":"AAAA""#.to_owned(), "request_nonce"),
             (r#""report_data":"any","token":{"audience":""}"#.to_owned(), "token.audience"),
             (

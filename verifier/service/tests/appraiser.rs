@@ -180,6 +180,34 @@ fn a_token_says_the_same_and_is_for_whoever_asked_alone() {
     assert_eq!(silent.ask(&with(asks(&evidence(SECONDS, [5; 64])), wanted), NOW).err(), Some(Refusal::NoTokens));
 }
 
+/// What the answer's token says.
+fn claims(answer: &Value) -> Value {
+    let claims = answer["token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
+    serde_json::from_slice(&claims).unwrap()
+}
+
+#[test]
+fn evidence_over_a_nonce_counts_for_that_one_and_its_token_has_it() {
+    let world = World::new();
+    let nonce = Nonce::new(&[8; 32]).unwrap();
+    let presented = Presented::parse(&evidence(SECONDS, [0; 64]).to_cmw()).unwrap();
+    let over =
+        |nonce: &Nonce| without(asks(&evidence(SECONDS, *presented.over_nonce(nonce).as_bytes())), "report_data");
+    let more = |nonce: &Nonce| json!({ "policy": "lab", "nonce": nonce.to_string(), "token": { "audience": "a" } });
+    let answer = world.answer(&with(over(&nonce), more(&nonce)));
+    assert_eq!((verdict(&answer), &claims(&answer)["eat_nonce"]), ("accepted", &json!(nonce.to_string())));
+    assert_eq!(answer["appraisal"]["claims"]["report_data_binding"], "demanded");
+    // An older one's evidence, and one whose REPORT_DATA is the nonce itself.
+    let other = Nonce::new(&[9; 32]).unwrap();
+    let raw = without(asks(&evidence(SECONDS, [8; 64])), "report_data");
+    for asked in [with(over(&other), more(&nonce)), with(raw, more(&Nonce::new(&[8; 64]).unwrap()))] {
+        let answer = world.answer(&asked);
+        assert_eq!((verdict(&answer), codes(&answer)), ("not-authentic", vec!["report-data"]));
+        assert_eq!(claims(&answer)["eat_nonce"], Value::Null);
+    }
+}
+
 #[test]
 fn rego_refuses_what_the_floor_accepts_and_nothing_else_changes() {
     let world = World::new();
@@ -301,11 +329,6 @@ fn of_an_azure_blob_the_token_has_the_key_that_is_bound_and_a_challenge_stands_a
     };
     let mut bound = [0; 64];
     bound[..32].copy_from_slice(&<sha2::Sha256 as sha2::Digest>::digest(runtime));
-    let claims = |answer: &Value| {
-        let claims = answer["token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
-        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
-        serde_json::from_slice::<Value>(&claims).unwrap()
-    };
     let answer = world.answer(&with(blob(bound), json!({ "report_data": "any" })));
     assert_eq!(answer["appraisal"]["claims"]["report_data_binding"], "attachment");
     assert_eq!((verdict(&answer), &claims(&answer)["cnf"]["jwk"]["n"]), ("accepted", &json!("qQ")));

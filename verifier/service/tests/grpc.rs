@@ -95,6 +95,7 @@ async fn what_means_nothing_is_an_invalid_argument() {
         (AppraiseRequest { demanded: None, ..good() }, "say what REPORT_DATA must hold"),
         (AppraiseRequest { demanded: Some(Demanded::ReportData(vec![5; 63])), ..good() }, "report_data"),
         (AppraiseRequest { demanded: Some(Demanded::Challenge(vec![5; 63])), ..good() }, "challenge"),
+        (AppraiseRequest { demanded: Some(Demanded::Nonce(vec![5; 7])), ..good() }, "nonce"),
         (AppraiseRequest { policy: "none".into(), ..good() }, "unknown-policy"),
         (AppraiseRequest { request_nonce: vec![1], ..good() }, "request_nonce"),
         (AppraiseRequest { certificates: vec![Vec::new(); 17], ..good() }, "too-many"),

@@ -166,6 +166,11 @@ impl WorkloadDigest {
         Self(Sha256::digest(document).into())
     }
 
+    /// The digest that this HOST_DATA states. Whether there is such a document is another question.
+    pub const fn stated(host_data: HostData) -> Self {
+        Self(host_data.0)
+    }
+
     /// The HOST_DATA that states this digest.
     pub const fn host_data(&self) -> HostData {
         HostData(self.0)

@@ -6,7 +6,7 @@
 use crate::{
     HclBlob, P384PublicKey, VerifiedReport,
     abi::{ReportData, SpkiDigest, WorkloadDigest},
-    binding::{ConnectionBinding, TokenBinding, certificate_report_data, workload_report_data},
+    binding::{ConnectionBinding, TokenBinding, certificate_report_data, nonce_report_data, workload_report_data},
     verify::ExpectedReportData,
 };
 
@@ -38,6 +38,8 @@ pub enum NamedBinding<'a> {
         /// What the workload asked to be bound.
         data: &'a [u8],
     },
+    /// `coffer/nonce/v1`: the nonce that somebody chose, over the workload that HOST_DATA names, and no key.
+    Nonce(&'a Nonce),
     /// `coffer/token/v1`: a key of the workload's, and the nonce it names, where there is one.
     Token {
         /// What the report was made for.
@@ -89,6 +91,7 @@ impl NamedBinding<'_> {
             Self::Connection { .. } => "coffer/ra-tls/v1",
             Self::Certificate { .. } => "coffer/ra-tls/cert/v1",
             Self::Workload { .. } => "coffer/workload/v1",
+            Self::Nonce(_) => "coffer/nonce/v1",
             Self::Token { .. } => "coffer/token/v1",
             Self::AzureHcl(_) => "azure-hcl",
         }
@@ -115,6 +118,10 @@ impl Shown {
             }
             NamedBinding::Workload { workload, data } => {
                 (workload_report_data(workload, data), Nonce::new(data).ok(), None)
+            }
+            NamedBinding::Nonce(nonce) => {
+                let workload = WorkloadDigest::stated(verified.report().host_data());
+                (nonce_report_data(&workload, nonce.as_bytes()), Some((*nonce).clone()), None)
             }
             NamedBinding::Token { binding, key } => {
                 same_key(binding.key, key)?;

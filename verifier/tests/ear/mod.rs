@@ -19,7 +19,10 @@ use coffer_verifier::{
     Pair, Reason, TrustAnchors, UnixTime, VerifiedReport, Verifier,
     abi::{ReportData, SpkiDigest, WorkloadDigest, report::offset},
     appraise,
-    binding::{ALPN_KBS, ConnectionBinding, EncryptionKey, Role, certificate_report_data, workload_report_data},
+    binding::{
+        ALPN_KBS, ConnectionBinding, EncryptionKey, Role, certificate_report_data, nonce_report_data,
+        workload_report_data,
+    },
     ear::{
         Demands, EarClaims, EarError, GuestKey, Issuer, IssuerRule, Judged, Jwks, KeyRule, Lifetime, NamedBinding,
         Nonce, NonceRule, NotShown, PROFILE, PolicyRule, SimulatedRule, Skew, Status, Terms, Token, TokenError,

@@ -65,6 +65,9 @@ impl Server {
         if judging.report_data.is_some() {
             return wrong("--report-data", "a file", "of a server, the connection and its challenge say it");
         }
+        if judging.nonce.is_some() {
+            return wrong("--nonce", "a file", "a server is challenged on its connection");
+        }
         if judging.at.is_some() {
             return wrong("--at", "a file", "a server is judged now");
         }

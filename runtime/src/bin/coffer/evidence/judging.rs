@@ -11,9 +11,10 @@ use coffer_kds::{Base, Collected, Failures};
 use coffer_policies::{Policy, reads_as_built_in};
 use coffer_runtime::simulator;
 use coffer_verifier::abi::{Report, ReportData, SpkiDigest};
+use coffer_verifier::ear::{NamedBinding, Nonce};
 use coffer_verifier::{
     Appraisal, ConnectionChain, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected,
-    ExpectedReportData, MaxAge, Presented, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
+    ExpectedReportData, HclBlob, MaxAge, Presented, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -84,6 +85,10 @@ pub struct Judging {
     #[arg(long, value_name = "HEX")]
     pub report_data: Option<ReportData>,
 
+    /// Nonce that the evidence must have been made over, as by `coffer attest --nonce`, 8 to 64 bytes in hexadecimal.
+    #[arg(long, value_name = "HEX", value_parser = nonce, conflicts_with = "report_data")]
+    pub nonce: Option<Nonce>,
+
     /// Waive revocation. The result says so.
     #[arg(long, conflicts_with = "crl")]
     no_crl: bool,
@@ -116,12 +121,38 @@ pub struct Judgement {
 /// What the judge says of what was read.
 pub fn judge(args: &Judging, input: &[u8], policy: &Named, context: &Context) -> Result<Judgement, CliError> {
     let presented = presented(input)?;
-    let demanded = args.report_data.map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
+    let demanded = args.demanded(&presented).map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
     let judgement = decide(args, presented.evidence(), policy, context, |verifier, others, now| {
         verifier.judge_presented(&ConnectionChain::new(), &presented, others, &demanded, now)
     })?;
     Ok(judgement.without_manifest(policy))
 }
+
+impl Judging {
+    /// What REPORT_DATA must be, if that was said.
+    pub fn demanded(&self, presented: &Presented) -> Option<ReportData> {
+        self.nonce.as_ref().map(|nonce| presented.over_nonce(nonce)).or(self.report_data)
+    }
+
+    /// What REPORT_DATA was made of, as far as it has a name.
+    pub fn binding<'a>(&'a self, blob: Option<&'a HclBlob<'a>>) -> NamedBinding<'a> {
+        match &self.nonce {
+            Some(nonce) => NamedBinding::Nonce(nonce),
+            None => blob.map_or(NamedBinding::Raw, NamedBinding::AzureHcl),
+        }
+    }
+}
+
+/// A nonce, as it is typed.
+///
+/// # Errors
+/// What is expected.
+pub fn nonce(text: &str) -> Result<Nonce, &'static str> {
+    let bytes = hex::decode(text).map_err(|_| NONCE)?;
+    Nonce::new(&bytes).map_err(|_| NONCE)
+}
+
+const NONCE: &str = "expected 8 to 64 bytes in hexadecimal";
 
 impl Judgement {
     /// Nobody's manifest admitted this guest: a policy that bounds the age of one is told that it was not asked.

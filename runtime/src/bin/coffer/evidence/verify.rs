@@ -7,7 +7,8 @@
 use std::process::ExitCode;
 
 use coffer_runtime::simulator;
-use coffer_verifier::Appraisal;
+use coffer_verifier::abi::ReportData;
+use coffer_verifier::{Appraisal, Verdict};
 
 use crate::context::Context;
 use crate::error::CliError;
@@ -30,6 +31,7 @@ Examples:
   coffer verify report.bin --fetch
   coffer verify report.bin --certs certs --at 2026-09-20T00:00:00Z --explain
   coffer verify evidence.cmw --policy fleet.toml --json
+  coffer verify evidence.cmw --nonce 5f0c1d9e27aa4b38
   coffer verify evidence.cmw --policy strict --policy team.rego
   coffer verify https://guest.example:8443 --guest-port 8080 \\
       --reference web.json --fresh")]
@@ -55,17 +57,22 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         Some(address) => Some(args.server.look(&address, policy.rules.max_manifest_age, context)?),
         None => None,
     };
+    let (mut demanded, judging) = (None, &args.judging);
     let judged = match &looked {
-        Some(looked) => looked.judge(&args.judging, &policy, context)?,
-        None => judging::judge(&args.judging, &judging::read(&args.judging.file)?, &policy, context)?,
+        Some(looked) => looked.judge(judging, &policy, context)?,
+        None => {
+            let bytes = judging::read(&judging.file)?;
+            demanded = judging.demanded(&judging::presented(&bytes)?).filter(|_| judging.nonce.is_some());
+            judging::judge(judging, &bytes, &policy, context)?
+        }
     };
-    print(args, looked.as_ref(), &judged, &policy, context)?;
+    print(args, (looked.as_ref(), demanded), &judged, &policy, context)?;
     Ok(ExitCode::from(exit_code(judged.appraisal.verdict())))
 }
 
 fn print(
     args: &Args,
-    looked: Option<&endpoint::Looked>,
+    (looked, demanded): (Option<&endpoint::Looked>, Option<ReportData>),
     judged: &Judgement,
     policy: &Named,
     context: &Context,
@@ -84,6 +91,12 @@ fn print(
         }
         if let Some(looked) = looked {
             value["server"] = looked.json();
+        }
+        if let Some(nonce) = args.nonce.as_ref().filter(|_| appraisal.verdict() == Verdict::Accepted) {
+            value["nonce"] = hex::encode(nonce.as_bytes()).into();
+        }
+        if let Some(demanded) = demanded {
+            value["report_data"] = demanded.to_string().into();
         }
         println!("{value}");
         return Ok(());

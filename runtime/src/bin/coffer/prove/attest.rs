@@ -7,12 +7,14 @@ use coffer_rim::file::Writer;
 use coffer_runtime::engine::{Attestation, Hint};
 use coffer_runtime::owner_access::Findings;
 use coffer_spec::Tee;
+use coffer_verifier::abi::WorkloadDigest;
+use coffer_verifier::binding::nonce_report_data;
 use coffer_verifier::ear::Nonce;
 use coffer_verifier::{Appraisal, Verdict, VerifiedReport};
 
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
-use crate::evidence::judging::exit_code;
+use crate::evidence::judging::{exit_code, nonce};
 use crate::evidence::shown::{self, About};
 use crate::prove::evidence_files::EvidenceFiles;
 use crate::prove::guest::Trust;
@@ -82,6 +84,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let mut value = coffer_kds::appraisal_json(&findings.appraisal, simulated);
         if let Some(nonce) = args.nonce.as_ref().filter(|_| verdict == Verdict::Accepted) {
             value["nonce"] = hex::encode(nonce.as_bytes()).into();
+            let workload = WorkloadDigest::of(&findings.evidence.workload_spec);
+            value["report_data"] = nonce_report_data(&workload, nonce.as_bytes()).to_string().into();
         }
         if let Some(failure) = &failed {
             value["error"] = failure.json()["error"].take();
@@ -108,13 +112,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     shown::print(&findings.appraisal, about);
     failed.map_or_else(|| Ok(ExitCode::from(exit_code(verdict))), Err)
 }
-
-fn nonce(text: &str) -> Result<Nonce, &'static str> {
-    let bytes = hex::decode(text).map_err(|_| NONCE)?;
-    Nonce::new(&bytes).map_err(|_| NONCE)
-}
-
-const NONCE: &str = "expected 8 to 64 bytes in hexadecimal";
 
 fn is_simulated(appraisal: &Appraisal) -> bool {
     appraisal.verified().is_none_or(VerifiedReport::simulated)

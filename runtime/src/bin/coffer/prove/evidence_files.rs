@@ -2,14 +2,18 @@
 //!
 //! Never: replaces what is there, writes anything that is secret. Evidence is not.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use coffer_rim::file::Writer;
 use coffer_rim::out;
 use coffer_verifier::Evidence;
 use coffer_verifier::abi::{CertKind, CertTable};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use tempfile::TempDir;
 
 use crate::error::{Class, Classify as _, CliError};
 
@@ -48,20 +52,25 @@ impl EvidenceFiles {
         Ok(taken)
     }
 
-    /// Writes what was asked for.
+    /// Writes what was asked for, all of it or nothing: a folder gets its name when it is whole, behind the record.
     ///
     /// # Errors
-    /// Class `config`, naming the place. A folder that was begun is gone again.
+    /// Class `config`, naming the place.
     pub fn write(&self, evidence: &Evidence) -> Result<(), CliError> {
-        match &self.cmw {
-            Some(file) if is_stdout(Some(file)) => out::write_bytes(&evidence.to_cmw()),
-            Some(file) => put(file, &evidence.to_cmw())?,
-            None => {}
+        let in_file = |place: &'_ Option<PathBuf>| place.clone().filter(|place| !is_stdout(Some(place)));
+        let (record, folder) = (in_file(&self.cmw), in_file(&self.raw));
+        let made = folder.as_deref().map(|folder| made(folder, evidence)).transpose()?;
+        if let Some(file) = &record {
+            put(file, &evidence.to_cmw())?;
         }
-        match &self.raw {
-            Some(folder) if is_stdout(Some(folder)) => out::write_bytes(&evidence.report),
-            Some(folder) => write_folder(folder, evidence)?,
-            None => {}
+        if let (Some(made), Some(folder)) = (made, folder) {
+            name(made, &folder).inspect_err(|_| record.iter().for_each(|file| take_back(file)))?;
+        }
+        if is_stdout(self.cmw.as_deref()) {
+            out::write_bytes(&evidence.to_cmw());
+        }
+        if is_stdout(self.raw.as_deref()) {
+            out::write_bytes(&evidence.report);
         }
         Ok(())
     }
@@ -84,13 +93,39 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     }
 }
 
-fn write_folder(folder: &Path, evidence: &Evidence) -> Result<(), CliError> {
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(there_already(folder)),
-        made => made.class_while(Class::Config, format!("cannot make {}", folder.display()))?,
+/// The files in a folder beside the one that is wanted, which goes with what is not named.
+fn made(folder: &Path, evidence: &Evidence) -> Result<TempDir, CliError> {
+    if folder.symlink_metadata().is_ok() {
+        return Err(there_already(folder));
     }
-    let written = files(evidence).iter().try_for_each(|(name, bytes)| put(&folder.join(name), bytes));
-    written.inspect_err(|_| drop(fs::remove_dir_all(folder)))
+    let beside = folder.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    let what = || format!("cannot make {}", folder.display());
+    let made = tempfile::Builder::new().prefix(".evidence-").tempdir_in(beside).class_while(Class::Config, what())?;
+    fs::set_permissions(made.path(), Permissions::from_mode(0o755)).class_while(Class::Config, what())?;
+    files(evidence).iter().try_for_each(|(name, bytes)| put(&made.path().join(name), bytes))?;
+    Ok(made)
+}
+
+/// Gives it its name, if that is free.
+fn name(made: TempDir, folder: &Path) -> Result<(), CliError> {
+    match renameat_with(CWD, made.path(), CWD, folder, RenameFlags::NOREPLACE) {
+        Ok(()) => {
+            // What is there now has another name.
+            let _ = made.keep();
+            Ok(())
+        }
+        Err(Errno::EXIST) => Err(there_already(folder)),
+        Err(error) => {
+            Err(io::Error::from(error)).class_while(Class::Config, format!("cannot make {}", folder.display()))
+        }
+    }
+}
+
+/// What `put` has just made, where that is a file.
+fn take_back(file: &Path) {
+    if file.symlink_metadata().is_ok_and(|there| there.is_file()) {
+        let _ = fs::remove_file(file);
+    }
 }
 
 /// All files of one piece of evidence: the bytes as they came, each name as the kind of its certificate has it.
@@ -172,5 +207,36 @@ mod tests {
         let whole = evidence(&[(CertKind::Vcek, b"0")]);
         files(None, Some(&new)).write(&whole).unwrap();
         assert_eq!(fs::read(new.join("report.bin")).unwrap(), whole.report);
+        assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o755);
+    }
+
+    #[test]
+    fn where_one_place_fails_nothing_is_left_in_the_other_nor_half_of_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (record, folder, nowhere) =
+            (scratch.path().join("a.cmw"), scratch.path().join("folder"), scratch.path().join("none/such"));
+        let whole = evidence(&[(CertKind::Vcek, b"0")]);
+        let write =
+            |cmw: &Path, raw: &Path| EvidenceFiles { cmw: Some(cmw.into()), raw: Some(raw.into()) }.write(&whole);
+        let names = || -> Vec<_> {
+            fs::read_dir(scratch.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect()
+        };
+        assert_eq!(write(&record, &nowhere).unwrap_err().class, Class::Config);
+        assert_eq!(write(&nowhere, &folder).unwrap_err().class, Class::Config);
+        assert_eq!(names(), [] as [String; 0]);
+        // Somebody takes the folder's name when the record is there already.
+        let made = made(&folder, &whole).unwrap();
+        fs::create_dir(&folder).unwrap();
+        assert_eq!(name(made, &folder).unwrap_err().class, Class::Config);
+        assert_eq!(names(), ["folder"]);
+        fs::remove_dir(&folder).unwrap();
+        put(&record, b"x").unwrap();
+        take_back(&record);
+        assert_eq!(names(), [] as [String; 0]);
+        write(&record, &folder).unwrap();
+        assert_eq!(names().len(), 2);
     }
 }

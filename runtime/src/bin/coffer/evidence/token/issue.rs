@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use coffer_token::KeySet;
 use coffer_verifier::Verdict;
 use coffer_verifier::ear::{
-    EarClaims, Issuer, Judged, Lifetime, NamedBinding, Nonce, Terms, TokenId, VerifierBuild, Word, WordError,
+    EarClaims, Issuer, Judged, Lifetime, Nonce, Terms, TokenId, VerifierBuild, Word, WordError,
 };
 use serde_json::json;
 
@@ -69,7 +69,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let Judgement { appraisal, not_fetched, not_asked, .. } = judging::judge(&judging, &input, &policy, context)?;
     let presented = judging::presented(&input)?;
     let blob = presented.hcl();
-    let binding = blob.as_ref().map_or(NamedBinding::Raw, NamedBinding::AzureHcl);
+    let binding = args.judging.binding(blob.as_ref());
     let mut random = [0; 16];
     getrandom::fill(&mut random)
         .map_err(|error| CliError::new(Class::Internal, format!("no randomness from the system: {error}")))?;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// What a finished program left behind.
 #[derive(Debug)]
@@ -44,6 +44,17 @@ impl Finished {
     pub fn text(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
+}
+
+/// That a program ended so, and printed all these words somewhere.
+///
+/// # Errors
+/// Says what was expected, and what came.
+pub fn says(finished: &Finished, status: i32, words: &[&str]) -> Result<()> {
+    let text = finished.text();
+    let said = finished.status == status && words.iter().all(|word| text.contains(word));
+    ensure!(said, "expected {status} and {words:?}\n{}", finished.describe());
+    Ok(())
 }
 
 /// Runs a command to its end, feeding it `input`.

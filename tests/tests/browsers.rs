@@ -9,7 +9,7 @@ use coffer_tests::{
     demo::story::{kbs_admin, simulator_anchor},
     image::pulled,
     monitors::{Monitor, on_each},
-    process::{Finished, run, wait_for},
+    process::{run, says, wait_for},
     services::Kbs,
 };
 
@@ -44,13 +44,6 @@ fn client(port: &str, root: &Path, name: &str, alpn: &str) -> Result<String> {
     let mut python = Command::new("python3");
     python.args(["-c", CLIENT, port]).arg(root).args([name, alpn]);
     run(&mut python, b"")?.ok()
-}
-
-fn says(finished: &Finished, status: i32, words: &[&str]) -> Result<()> {
-    let text = finished.text();
-    let said = finished.status == status && words.iter().all(|word| text.contains(word));
-    ensure!(said, "expected {status} and {words:?}\n{}", finished.describe());
-    Ok(())
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use coffer_tests::{World, image::without_a_machine, process::Finished};
+use coffer_tests::{World, image::without_a_machine, process::says};
 use coffer_verifier::{
     Evidence,
     abi::{REPORT_LEN, WorkloadDigest},
@@ -12,13 +12,6 @@ use coffer_verifier::{
 use serde_json::Value;
 
 const NONCE: &[u8] = b"chosen by whoever is to believe it";
-
-fn says(finished: &Finished, status: i32, words: &[&str]) -> Result<()> {
-    let text = finished.text();
-    let said = finished.status == status && words.iter().all(|word| text.contains(word));
-    ensure!(said, "expected {status} and {words:?}\n{}", finished.describe());
-    Ok(())
-}
 
 #[test]
 fn evidence_over_a_nonce_is_believed_elsewhere_for_that_nonce_and_no_other() -> Result<()> {

@@ -7,16 +7,9 @@ use anyhow::{Context, Result, ensure};
 use coffer_tests::{
     World,
     image::without_a_machine,
-    process::{Finished, run, wait_for},
+    process::{run, says, wait_for},
 };
 use serde_json::Value;
-
-fn says(finished: &Finished, status: i32, words: &[&str]) -> Result<()> {
-    let text = finished.text();
-    let said = finished.status == status && words.iter().all(|word| text.contains(word));
-    ensure!(said, "expected {status} and {words:?}\n{}", finished.describe());
-    Ok(())
-}
 
 fn inspect(world: &World, name: &str) -> Result<Value> {
     let list: Value = serde_json::from_str(&world.coffer(&["inspect", name])?.ok()?)?;

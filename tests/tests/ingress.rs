@@ -14,7 +14,7 @@ use coffer_tests::{
     World,
     image::pulled,
     monitors::{Monitor, on_each},
-    process::{Finished, wait_for},
+    process::{says, wait_for},
 };
 use serde_json::Value;
 
@@ -67,13 +67,6 @@ fn get(at: SocketAddr) -> Result<String> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
-}
-
-fn says(finished: &Finished, status: i32, words: &[&str]) -> Result<()> {
-    let text = finished.text();
-    let said = finished.status == status && words.iter().all(|word| text.contains(word));
-    ensure!(said, "expected {status} and {words:?}\n{}", finished.describe());
-    Ok(())
 }
 
 /// The reference of a run with these words, in a file.

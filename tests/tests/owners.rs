@@ -2,12 +2,12 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use coffer_tests::{
     World,
     demo::story::{kbs_admin, simulator_anchor},
     image::without_a_machine,
-    process::Finished,
+    process::says,
     services::Kbs,
 };
 
@@ -46,13 +46,6 @@ impl<'a> Authority<'a> {
         self.world.coffer(&[&words[..], &["--out", &out]].concat())?.ok()?;
         Ok(out)
     }
-}
-
-fn says(finished: &Finished, status: i32, words: &[&str]) -> Result<()> {
-    let text = finished.text();
-    let said = finished.status == status && words.iter().all(|word| text.contains(word));
-    ensure!(said, "expected {status} and {words:?}\n{}", finished.describe());
-    Ok(())
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! Guests with simulated processors, the agent's own code at both ends, and a host between them that is the test's to play.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+#[path = "../../../tests/simulated_author.rs"]
+mod simulated_author;
+
 use std::{
     io,
     net::Ipv4Addr,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use coffer_guest::{
@@ -17,20 +20,20 @@ use coffer_guest::{
     peers::{Dialler, Road, serve},
 };
 use coffer_ratls::{Appraiser, Attester, AttesterError, Identity, Refusal};
-use coffer_simulator::{IdEvidence, Installation, LaunchOptions, LocalProcessor, SecureProcessor, TcbState};
+use coffer_simulator::{IdEvidence, LaunchOptions, LocalProcessor, SecureProcessor, TcbState};
 use coffer_spec::{
     Document, Guests, Ingress, IngressClients, Measured, Peer, SignedLaunch, Tee, WorkloadSpec,
     sample::{name, workload},
 };
 use coffer_verifier::{
-    P384PublicKey,
     abi::{
-        FamilyId, HostData, ImageId, KeyDigest, Measurement, ProductLine, ReportData, ReportRequest,
-        SecureProcessor as _, TcbVersion, WorkloadDigest,
+        FamilyId, HostData, ImageId, Measurement, ProductLine, ReportData, ReportRequest, SecureProcessor as _,
+        TcbVersion, WorkloadDigest,
     },
     evidence::Evidence,
-    measure::{IdAuth, IdBlock, PageType, Signed, key_digest, key_structure},
+    measure::PageType,
 };
+use simulated_author::{Author, Key, installation, unix};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UnixStream},
@@ -41,50 +44,6 @@ pub const WAIT: Duration = Duration::from_secs(40);
 pub const DEBUG: u64 = 1 << 19;
 /// Of PLATFORM_INFO.
 pub const ALIAS_CHECK_COMPLETE: u64 = 1 << 5;
-
-pub fn unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-/// One for all tests: its RSA keys are the slow part.
-pub fn installation() -> &'static Installation {
-    static ONE: OnceLock<Installation> = OnceLock::new();
-    ONE.get_or_init(|| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("box-to-box-installation");
-        if let Some(found) = std::fs::read(&path).ok().and_then(|bytes| Installation::from_bytes(&bytes).ok()) {
-            return found;
-        }
-        let mut made = Installation::create(unix()).unwrap();
-        made.ensure(ProductLine::Milan, unix()).unwrap();
-        let fresh = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        std::fs::write(fresh.path(), made.to_bytes().unwrap().as_slice()).unwrap();
-        let _ = fresh.persist_noclobber(&path);
-        Installation::from_bytes(&std::fs::read(&path).unwrap()).unwrap()
-    })
-}
-
-pub struct Key {
-    pub secret: p384::ecdsa::SigningKey,
-    pub public: P384PublicKey,
-}
-
-impl Key {
-    pub fn new(seed: u8) -> Self {
-        let secret = p384::ecdsa::SigningKey::from_slice(&[seed; 48]).unwrap();
-        let public = P384PublicKey::from_sec1(secret.verifying_key().to_sec1_point(false).as_bytes()).unwrap();
-        Self { secret, public }
-    }
-
-    pub fn sign(&self, message: &[u8]) -> [u8; 96] {
-        use p384::ecdsa::{Signature, signature::Signer as _};
-        let signature: Signature = self.secret.sign(message);
-        signature.to_bytes().into()
-    }
-
-    pub fn digest(&self) -> KeyDigest {
-        key_digest(&key_structure(&self.public))
-    }
-}
 
 /// Who signed a launch, under which names, and what else is special about it.
 #[derive(Clone, Copy)]
@@ -115,24 +74,17 @@ pub const CLIENT: Launch = Launch { image: 3, ..SERVER };
 impl Launch {
     pub fn rule(&self) -> SignedLaunch {
         SignedLaunch {
-            author_key: Key::new(self.author.unwrap()).digest(),
+            author_key: Key::new(self.author.unwrap()).author_digest(),
             family_id: FamilyId::new([self.family; 16]),
             image_id: ImageId::new([self.image; 16]),
             min_svn: self.svn,
         }
     }
 
-    pub fn id(&self, measurement: Measurement) -> Option<IdEvidence> {
-        let author = Key::new(self.author?);
-        let (family_id, image_id) = (FamilyId::new([self.family; 16]), ImageId::new([self.image; 16]));
-        let block = IdBlock { measurement, family_id, image_id, guest_svn: self.svn, policy: self.policy };
-        let id = Key::new(0x20);
-        let (over_block, over_key) = (id.sign(&block.to_bytes()), author.sign(&key_structure(&id.public)));
-        let auth = IdAuth::new(
-            Signed { key: &id.public, signature: &over_block },
-            Some(Signed { key: &author.public, signature: &over_key }),
-        );
-        Some(IdEvidence { block, auth: auth.unwrap(), author_key_enabled: true })
+    fn id(&self, measurement: Measurement) -> Option<IdEvidence> {
+        let (family_id, image_id) = ([self.family; 16], [self.image; 16]);
+        let author = Author { key: self.author?, key_enabled: true, family_id, image_id, guest_svn: self.svn };
+        Some(author.sign(measurement, self.policy))
     }
 
     pub fn start(&self, spec: &WorkloadSpec) -> Arc<Guest> {

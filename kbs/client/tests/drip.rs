@@ -1,17 +1,13 @@
 //! A broker that takes a call and sends a byte of its answer now and then holds nobody for longer than was said.
 
+mod common;
+
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
 use coffer_kbs_client::{ALPN_ADMIN, AdminClient, AdminProfile, BrokerClient, ClientError};
-use coffer_ratls::{
-    Appraiser, AttestationService, Attester, AttesterError, ClientRule, Identity, Purpose, Refusal, ServeLimits,
-    ServerTls, serve, serve_pinned,
-};
-use coffer_verifier::{
-    abi::{ReportData, WorkloadDigest},
-    evidence::Evidence,
-};
+use coffer_ratls::{AttestationService, ClientRule, Identity, Purpose, ServeLimits, ServerTls, serve, serve_pinned};
+use common::{Everything, Guest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
 use tonic::service::Routes;
@@ -53,31 +49,6 @@ async fn an_admin_call_ends_with_its_time() {
     is_slow(admin.list_references("acme").await);
     is_slow(admin.audit(5, 0).await);
     is_slow(admin.test_policy(coffer_kbs_client::kbs::admin::v1::TestPolicyRequest::default()).await);
-}
-
-struct Guest;
-
-impl Attester for Guest {
-    fn evidence(&self, report_data: &ReportData) -> Result<Evidence, AttesterError> {
-        let mut report = vec![0; 1184];
-        report[0x50..0x90].copy_from_slice(report_data.as_bytes());
-        report[0xC0..0xE0].copy_from_slice(self.workload().as_bytes());
-        Ok(Evidence { report, workload_spec: b"spec".to_vec(), ..Evidence::default() })
-    }
-
-    fn workload(&self) -> WorkloadDigest {
-        WorkloadDigest::of(b"spec")
-    }
-}
-
-struct Everything;
-
-impl Appraiser for Everything {
-    type Admitted = ();
-
-    fn appraise(&self, _: &Evidence, _: &ReportData) -> Result<(), Refusal> {
-        Ok(())
-    }
 }
 
 #[tokio::test]

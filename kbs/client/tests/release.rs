@@ -1,6 +1,6 @@
 //! A secret reaches the guest whose connection attested, under its tenant, path and version; and nobody else.
-//!
-//! The broker here admits every report: what fails, fails by the connection.
+
+mod common;
 
 use std::{
     io,
@@ -18,13 +18,11 @@ use coffer_kbs_client::{
     secret_aad,
 };
 use coffer_ratls::{
-    Appraiser, AttestationService, Attested, Attester, AttesterError, ClientRule, ClientTls, Identity, PeerPin,
-    Purpose, Refusal, ServeLimits, ServerTls, attested, connect_pinned, denied, serve,
+    AttestationService, Attested, ClientRule, ClientTls, Identity, PeerPin, Purpose, ServeLimits, ServerTls, attested,
+    connect_pinned, denied, serve,
 };
-use coffer_verifier::{
-    abi::{ReportData, SpkiDigest, WorkloadDigest},
-    evidence::Evidence,
-};
+use coffer_verifier::abi::SpkiDigest;
+use common::{Everything, Guest};
 use secrecy::ExposeSecret;
 use tokio::{
     io::{DuplexStream, duplex},
@@ -32,31 +30,6 @@ use tokio::{
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Request, Response, Status, service::Routes};
-
-struct Guest;
-
-impl Attester for Guest {
-    fn evidence(&self, report_data: &ReportData) -> Result<Evidence, AttesterError> {
-        let mut report = vec![0; 1184];
-        report[0x50..0x90].copy_from_slice(report_data.as_bytes());
-        report[0xC0..0xE0].copy_from_slice(self.workload().as_bytes());
-        Ok(Evidence { report, workload_spec: b"spec".to_vec(), ..Evidence::default() })
-    }
-
-    fn workload(&self) -> WorkloadDigest {
-        WorkloadDigest::of(b"spec")
-    }
-}
-
-struct Everything;
-
-impl Appraiser for Everything {
-    type Admitted = ();
-
-    fn appraise(&self, _: &Evidence, _: &ReportData) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
 
 /// How the fake broker seals.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,15 @@
 //! A key broker in this process, and simulated guests that reach it over TCP on the loopback.
 #![allow(missing_docs, reason = "tests")]
 
+#[path = "../../../tests/simulated_author.rs"]
+mod simulated_author;
+
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, atomic::AtomicI64},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, Mutex, atomic::AtomicI64},
 };
+
+pub use simulated_author::{Author, Key, installation, unix};
 
 use coffer_guest::processor::SharedProcessor;
 use coffer_kbs::{
@@ -16,14 +20,12 @@ use coffer_kbs_client::{
     AdminClient, AdminProfile, BrokerClient, ClientError, Expected, PutSecret, Reference, ResourcePath, Signer, Stored,
 };
 use coffer_ratls::{Attester, AttesterError, Identity};
-use coffer_simulator::{IdEvidence, Installation, LaunchOptions, SecureProcessor};
+use coffer_simulator::{Installation, LaunchOptions, SecureProcessor};
 use coffer_spec::{Document, KbsPin, SecretTarget, SecretWanted, Tee, WorkloadSpec};
 use coffer_verifier::{
-    Evidence, Expiry, P384PublicKey, SignerRule,
-    abi::{
-        FamilyId, ImageId, KeyDigest, Measurement, ProductLine, ReportData, ReportRequest, SpkiDigest, WorkloadDigest,
-    },
-    measure::{IdAuth, IdBlock, PageType, Signed, key_digest, key_structure},
+    Evidence, Expiry, SignerRule,
+    abi::{FamilyId, ImageId, Measurement, ProductLine, ReportData, ReportRequest, SpkiDigest, WorkloadDigest},
+    measure::PageType,
 };
 use secrecy::{ExposeSecret as _, SecretBox};
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
@@ -31,24 +33,6 @@ use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
 pub const TENANT: &str = "acme";
 pub const PATH: &str = "kbs:///default/app/password";
 pub const VALUE: &[u8] = b"correct horse battery staple";
-
-/// One installation for all tests: its RSA keys are the slow part. It lives in the build folder and signs nothing else.
-pub fn installation() -> &'static Installation {
-    static ONE: OnceLock<Installation> = OnceLock::new();
-    ONE.get_or_init(|| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulated-installation");
-        if let Some(found) = std::fs::read(&path).ok().and_then(|bytes| Installation::from_bytes(&bytes).ok()) {
-            return found;
-        }
-        let mut made = Installation::create(unix()).unwrap();
-        made.ensure(ProductLine::Milan, unix()).unwrap();
-        let fresh = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        std::fs::write(fresh.path(), made.to_bytes().unwrap().as_slice()).unwrap();
-        // Whoever comes first wins: all processes must use one root.
-        let _ = fresh.persist_noclobber(&path);
-        Installation::from_bytes(&std::fs::read(&path).unwrap()).unwrap()
-    })
-}
 
 /// Another chip of the same manufacturer.
 pub fn other_chip() -> Installation {
@@ -59,10 +43,6 @@ pub fn other_chip() -> Installation {
 
 pub fn anchor() -> SpkiDigest {
     installation().anchor(ProductLine::Milan).unwrap().spki
-}
-
-pub fn unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// What is asked at each look at the clock, and gives what is to be done then, without the lock.
@@ -323,37 +303,6 @@ pub struct Launch {
     pub spec: WorkloadSpec,
 }
 
-/// Who signs a launch, and under which names.
-#[derive(Clone)]
-pub struct Author {
-    pub key: u8,
-    pub key_enabled: bool,
-    pub family_id: [u8; 16],
-    pub image_id: [u8; 16],
-    pub guest_svn: u32,
-}
-
-impl Default for Author {
-    fn default() -> Self {
-        Self { key: 0x21, key_enabled: true, family_id: [1; 16], image_id: [2; 16], guest_svn: 5 }
-    }
-}
-
-impl Author {
-    fn sign(&self, measurement: Measurement, policy: u64) -> IdEvidence {
-        let Self { family_id, image_id, guest_svn, .. } = *self;
-        let (family_id, image_id) = (FamilyId::new(family_id), ImageId::new(image_id));
-        let block = IdBlock { measurement, family_id, image_id, guest_svn, policy };
-        let (id, author) = (Key::new(0x20), Key::new(self.key));
-        let (over_block, over_key) = (id.sign(&block.to_bytes()), author.sign(&key_structure(&id.public)));
-        let auth = IdAuth::new(
-            Signed { key: &id.public, signature: &over_block },
-            Some(Signed { key: &author.public, signature: &over_key }),
-        );
-        IdEvidence { block, auth: auth.unwrap(), author_key_enabled: self.key_enabled }
-    }
-}
-
 impl Kbs {
     /// Lists the usual author, from the first SVN on.
     pub async fn list_author(&self) {
@@ -366,30 +315,6 @@ impl Kbs {
         };
         let signer = Signer { tenant: TENANT.into(), name: "releases".into(), rule, expires: Expiry::Never };
         self.admin().await.add_signer(&signer).await.unwrap();
-    }
-}
-
-/// A P-384 key whose private number everybody knows.
-pub struct Key {
-    secret: p384::ecdsa::SigningKey,
-    pub public: P384PublicKey,
-}
-
-impl Key {
-    pub fn new(seed: u8) -> Self {
-        let secret = p384::ecdsa::SigningKey::from_slice(&[seed; 48]).unwrap();
-        let public = P384PublicKey::from_sec1(secret.verifying_key().to_sec1_point(false).as_bytes()).unwrap();
-        Self { secret, public }
-    }
-
-    pub fn sign(&self, message: &[u8]) -> [u8; 96] {
-        use p384::ecdsa::{Signature, signature::Signer as _};
-        let signature: Signature = self.secret.sign(message);
-        signature.to_bytes().into()
-    }
-
-    pub fn author_digest(&self) -> KeyDigest {
-        key_digest(&key_structure(&self.public))
     }
 }
 

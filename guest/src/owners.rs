@@ -161,7 +161,7 @@ impl Owners {
             None => nothing,
             Some((list, digest)) => OwnersInForce {
                 sequence: list.sequence,
-                expires: list.expires.to_secs(),
+                expires: list.expires.0,
                 digest: digest.to_vec(),
                 ..nothing
             },

@@ -3,9 +3,13 @@
 //!
 //! The same fields on native RA-TLS: verifier/ratls/tests/attestation.rs. Who is which guest: box_to_box.rs.
 
+#[path = "../../tests/attacker_tls.rs"]
+mod attacker_tls;
 mod guests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+use attacker_tls::{attacker_server, begins_anew, certified, with_tickets};
 
 use coffer_guest::peers::Road as _;
 use coffer_ratls::{
@@ -22,7 +26,11 @@ use coffer_verifier::{
     evidence::Evidence,
 };
 use guests::{CLIENT, Client, Guest, Launch, SERVER, Server, client_spec, dialler, guests_alone, signed};
-use tokio::io::duplex;
+use rustls::HandshakeKind;
+use tokio::{
+    io::{DuplexStream, duplex},
+    sync::mpsc,
+};
 use tonic::{Status, service::Routes, transport::Channel};
 
 /// What a client's report binds, and what is sent beside it.
@@ -264,7 +272,7 @@ impl Attester for Twisted {
 async fn meets(launch: Launch, data: Data, change: Change) -> Client {
     let port = 8080;
     let guest = launch.start(&workload(Tee::Simulated));
-    let (sender, incoming) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, incoming) = mpsc::unbounded_channel();
     let identity = Identity::generate("attacker").unwrap();
     let tls = ServerTls::new(&identity, ClientRule::AuthorizedPerCall, Purpose::Ingress(port)).unwrap();
     tokio::spawn(coffer_ratls::serve(
@@ -278,10 +286,10 @@ async fn meets(launch: Launch, data: Data, change: Change) -> Client {
     Client::start(dialler(Pipes(sender), CLIENT, port, signed(SERVER)), 8).await
 }
 
-struct Pipes(tokio::sync::mpsc::UnboundedSender<std::io::Result<tokio::io::DuplexStream>>);
+struct Pipes(mpsc::UnboundedSender<std::io::Result<DuplexStream>>);
 
 impl coffer_guest::peers::Road for Pipes {
-    type Io = tokio::io::DuplexStream;
+    type Io = DuplexStream;
 
     async fn open(&self) -> std::io::Result<Self::Io> {
         let (near, far) = duplex(64 << 10);
@@ -316,4 +324,36 @@ async fn a_client_of_an_ingress_refuses_each_twist_by_name_before_a_byte_of_its_
     meets(CLIENT, same, |_| {}).await.is_refused(&["coffer: peer db: it is not admitted", "signer"]).await;
     let anybody = Server::start(SERVER, IngressClients::Anyone).await;
     assert_eq!(Client::to(&anybody, CLIENT, signed(SERVER)).await.ask(b"hello").await.unwrap(), b"hello");
+}
+
+/// TLS alone, and in front of whatever a port is for: a session that is resumed shows nothing of its peer's key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_port_resumes_a_session_or_gives_a_ticket_for_one() {
+    for clients in [IngressClients::Anyone, guests_alone(CLIENT)] {
+        let server = Server::start(SERVER, clients).await;
+        let alpn = Purpose::Ingress(server.port).alpn();
+        let connector = with_tickets(&Identity::generate("attacker").unwrap(), alpn).await;
+        for _ in 0..3 {
+            begins_anew(&connector, server.road().open().await.unwrap()).await;
+        }
+        assert_eq!(server.streams(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_guest_comes_back_to_a_peer_with_a_ticket() {
+    let (sender, mut incoming) = mpsc::unbounded_channel::<std::io::Result<DuplexStream>>();
+    let kinds = Arc::new(Mutex::new(Vec::new()));
+    let (noted, peer) = (kinds.clone(), Identity::generate("attacker").unwrap());
+    tokio::spawn(async move {
+        while let Some(Ok(stream)) = incoming.recv().await {
+            attacker_server(certified(&peer, None), vec![Purpose::Ingress(8080).alpn()], stream, true, &noted).await;
+        }
+    });
+    let client = Client::start(dialler(Pipes(sender), CLIENT, 8080, signed(SERVER)), 8).await;
+    for _ in 0..3 {
+        assert!(client.ask(b"secret").await.is_err());
+    }
+    let kinds = kinds.lock().unwrap();
+    assert!(kinds.len() > 1 && kinds.iter().all(|kind| *kind == HandshakeKind::Full), "{kinds:?}");
 }

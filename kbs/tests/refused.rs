@@ -47,6 +47,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("simulated anchor not listed", "evidence-not-authentic", "untrusted-root: "),
     ("listed, but the secret without allow_simulated", "not-released", "anchor: evidence is simulated"),
     ("workload certificate offered as a broker", "pin-mismatch", NOT_ASKED),
+    ("another broker in its place", "pin-mismatch", NOT_ASKED),
     ("workload certificate offered as an operator", "key-not-admitted", "key: no operator has it"),
     ("silent reconnect", "attestation-required", "attestation: there is none on this connection"),
     ("old TCB", "evidence-refused", "tcb-minimum: "),
@@ -219,6 +220,25 @@ async fn offered_as_a_broker() -> Heard {
     Heard::new(kbs, guest, met)
 }
 
+/// The host leads the guest to a broker of its own, which would admit it and has a value under the path.
+async fn exchanged() -> Heard {
+    let (kbs, guest, client) = ready().await;
+    let other = Kbs::start().await;
+    other.put(PATH, true).await;
+    other.admit(guest.measurement, guest.document.digest()).await;
+    let made = guest.made.lock().unwrap().len();
+    let lines = other.lines.lock().unwrap().len();
+    let identity = Identity::generate("guest").unwrap();
+    let stream = TcpStream::connect(other.addresses.listen).await.unwrap();
+    let met = BrokerClient::connect(stream, &identity, TENANT, vec![kbs.addresses.pin], guest.clone()).await;
+    assert!(matches!(&met, Err(ClientError::PinMismatch { found, .. }) if *found == other.addresses.pin));
+    // It is shown no evidence, and whoever was there before goes on.
+    assert_eq!(guest.made.lock().unwrap().len(), made);
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    assert!(other.lines.lock().unwrap()[lines..].iter().all(|line| !line.contains("measurement")));
+    Heard::new(kbs, guest, met)
+}
+
 async fn offered_as_an_operator() -> Heard {
     let (kbs, guest, client) = ready().await;
     let identity = workload_identity(&kbs, &client).await;
@@ -346,6 +366,7 @@ async fn heard(who: &str) -> Heard {
             Heard::by(kbs, guest).await
         }
         "workload certificate offered as a broker" => offered_as_a_broker().await,
+        "another broker in its place" => exchanged().await,
         "workload certificate offered as an operator" => offered_as_an_operator().await,
         "silent reconnect" => reconnects_in_silence().await,
         "old TCB" => {

@@ -1,9 +1,16 @@
 //! What the TLS handshake itself must refuse, on either end.
 
+#[path = "../../../tests/attacker_tls.rs"]
+mod attacker_tls;
 mod common;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use attacker_tls::{Anything, attacker_client, attacker_server, begins_anew, certified, with_tickets};
 use coffer_ratls::{
     ClientRule, ClientTls, ConnectError, FactsError, Identity, PeerPin, Purpose, ServeLimits, ServerTls,
     certificate_spki, connect_and_attest, connect_pinned, peer_certificate, serve,
@@ -11,115 +18,15 @@ use coffer_ratls::{
 use coffer_verifier::{abi::SpkiDigest, binding::Role};
 use common::{Credulous, Guest, Raw, Server};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, HandshakeKind, ServerConfig, SignatureScheme,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
+    ClientConfig, HandshakeKind,
     crypto::aws_lc_rs::default_provider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    server::{
-        ClientHello, ResolvesServerCert,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
+    pki_types::{PrivateKeyDer, ServerName},
     sign::{CertifiedKey, SingleCertAndKey},
-    version::{TLS12, TLS13},
+    version::TLS12,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 
-/// Believes any certificate: the attacker's end of a handshake.
-#[derive(Debug)]
-struct Anything;
-
-impl ServerCertVerifier for Anything {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP384_SHA384, SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
-}
-
-impl ClientCertVerifier for Anything {
-    fn root_hint_subjects(&self) -> &[rustls::DistinguishedName] {
-        &[]
-    }
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP384_SHA384]
-    }
-}
-
-/// Certificate of one identity, private key of another; with `None`, of the same.
-fn certified(identity: &Identity, key_of: Option<&Identity>) -> CertifiedKey {
-    let pem = key_of.unwrap_or(identity).to_pem();
-    let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).unwrap();
-    let key = default_provider().key_provider.load_private_key(key).unwrap();
-    CertifiedKey::new(vec![CertificateDer::from(identity.certificate_der().to_vec())], key)
-}
-
-fn attacker_client(certificate: Option<CertifiedKey>) -> ClientConfig {
-    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[&TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anything));
-    let mut config = match certificate {
-        Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
-        None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![Purpose::Kbs.alpn()];
-    config
-}
-
-/// Handshakes and reads: in TLS 1.3 a client learns of its rejection with the first read.
 async fn outcome(stream: DuplexStream, config: ClientConfig) -> io::Result<()> {
     let name = ServerName::try_from("peer.invalid").unwrap();
     let mut tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
@@ -136,7 +43,7 @@ fn broker() -> Server {
 #[tokio::test]
 async fn the_attackers_tools_work_when_nothing_is_wrong() {
     let identity = Identity::generate("client").unwrap();
-    outcome(broker().dial(), attacker_client(Some(certified(&identity, None)))).await.unwrap();
+    outcome(broker().dial(), attacker_client(Some(certified(&identity, None)), Purpose::Kbs.alpn())).await.unwrap();
 }
 
 #[tokio::test]
@@ -171,7 +78,7 @@ async fn a_server_refuses_tls_1_2() {
 
 #[tokio::test]
 async fn a_server_refuses_a_client_without_certificate() {
-    let error = outcome(broker().dial(), attacker_client(None)).await.unwrap_err();
+    let error = outcome(broker().dial(), attacker_client(None, Purpose::Kbs.alpn())).await.unwrap_err();
     assert!(error.to_string().contains("CertificateRequired"), "{error}");
 }
 
@@ -179,7 +86,7 @@ async fn a_server_refuses_a_client_without_certificate() {
 async fn a_server_refuses_a_certificate_whose_key_the_client_does_not_hold() {
     let (victim, attacker) = (Identity::generate("victim").unwrap(), Identity::generate("attacker").unwrap());
     let stolen = certified(&victim, Some(&attacker));
-    assert!(outcome(broker().dial(), attacker_client(Some(stolen))).await.is_err());
+    assert!(outcome(broker().dial(), attacker_client(Some(stolen), Purpose::Kbs.alpn())).await.is_err());
 }
 
 #[tokio::test]
@@ -189,14 +96,14 @@ async fn a_server_refuses_keys_that_are_not_p384() {
     let key = PrivateKeyDer::try_from(pair.serialize_der()).unwrap();
     let key = default_provider().key_provider.load_private_key(key).unwrap();
     let p256 = CertifiedKey::new(vec![certificate.der().clone()], key);
-    assert!(outcome(broker().dial(), attacker_client(Some(p256))).await.is_err());
+    assert!(outcome(broker().dial(), attacker_client(Some(p256), Purpose::Kbs.alpn())).await.is_err());
 }
 
 #[tokio::test]
 async fn a_server_refuses_another_alpn_and_none() {
     let identity = Identity::generate("client").unwrap();
     for alpn in [vec![Purpose::Control.alpn()], vec![b"h2".to_vec()], vec![]] {
-        let mut config = attacker_client(Some(certified(&identity, None)));
+        let mut config = attacker_client(Some(certified(&identity, None)), Purpose::Kbs.alpn());
         config.alpn_protocols = alpn.clone();
         assert!(outcome(broker().dial(), config).await.is_err(), "{alpn:?}");
     }
@@ -218,7 +125,7 @@ async fn a_server_with_pins_refuses_other_keys() {
             ServeLimits::default(),
             std::future::pending(),
         ));
-        let result = outcome(near, attacker_client(Some(certified(&identity, None)))).await;
+        let result = outcome(near, attacker_client(Some(certified(&identity, None)), Purpose::Kbs.alpn())).await;
         assert_eq!(result.is_ok(), admitted);
         server.abort();
     }
@@ -238,47 +145,29 @@ async fn a_server_without_attestation_must_pin_its_clients() {
 #[tokio::test]
 async fn no_session_is_ever_resumed() {
     let server = broker();
-    let identity = Identity::generate("client").unwrap();
-    let mut config = attacker_client(Some(certified(&identity, None)));
-    config.resumption = Resumption::in_memory_sessions(16);
-    config.enable_early_data = true;
-    let connector = TlsConnector::from(Arc::new(config));
+    let connector = with_tickets(&Identity::generate("client").unwrap(), Purpose::Kbs.alpn()).await;
     for _ in 0..3 {
-        let name = ServerName::try_from("peer.invalid").unwrap();
-        let mut tls = connector.connect(name, server.dial()).await.unwrap();
-        tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00").await.unwrap();
-        tls.read_exact(&mut [0; 9]).await.unwrap();
-        let connection = tls.get_ref().1;
-        assert_eq!(connection.tls13_tickets_received(), 0, "no ticket to come back with");
-        assert_ne!(connection.handshake_kind(), Some(HandshakeKind::Resumed));
-        assert!(!connection.is_early_data_accepted(), "no 0-RTT");
+        begins_anew(&connector, server.dial()).await;
     }
 }
 
-/// A server of the attacker's making.
-async fn attacker_server(key: CertifiedKey, alpn: Vec<Vec<u8>>, stream: DuplexStream, tickets: bool) {
-    #[derive(Debug)]
-    struct One(Arc<CertifiedKey>);
-    impl ResolvesServerCert for One {
-        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-            Some(self.0.clone())
-        }
+#[tokio::test]
+async fn no_client_comes_back_with_a_ticket() {
+    let (server, kinds) = (Identity::generate("server").unwrap(), Mutex::default());
+    let tls = ClientTls::new(&Identity::generate("client").unwrap(), PeerPin::Spki(vec![server.spki()]), Purpose::Kbs);
+    let tls = tls.unwrap();
+    for _ in 0..3 {
+        let (near, far) = duplex(64 * 1024);
+        let served = attacker_server(certified(&server, None), vec![Purpose::Kbs.alpn()], far, true, &kinds);
+        let came = async { drop(connect_pinned(near, &tls).await.unwrap()) };
+        tokio::join!(served, came);
     }
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[&TLS13])
-        .unwrap()
-        .with_client_cert_verifier(Arc::new(Anything))
-        .with_cert_resolver(Arc::new(One(Arc::new(key))));
-    config.alpn_protocols = alpn;
-    config.send_tls13_tickets = if tickets { 4 } else { 0 };
-    if let Ok(mut tls) = TlsAcceptor::from(Arc::new(config)).accept(stream).await {
-        let _ = tls.read(&mut [0; 64]).await;
-    }
+    assert_eq!(*kinds.lock().unwrap(), [HandshakeKind::Full; 3]);
 }
 
 async fn client_outcome(key: CertifiedKey, alpn: Vec<Vec<u8>>, pin: PeerPin) -> Result<(), ConnectError> {
     let (near, far) = duplex(64 * 1024);
-    tokio::spawn(attacker_server(key, alpn, far, true));
+    tokio::spawn(async move { attacker_server(key, alpn, far, true, &Mutex::default()).await });
     let tls = ClientTls::new(&Identity::generate("client").unwrap(), pin, Purpose::Kbs).unwrap();
     connect_pinned(near, &tls).await.map(drop)
 }
@@ -328,7 +217,7 @@ async fn a_certificate_is_looked_at_of_a_peer_that_holds_its_key_and_of_no_other
     let (genuine, attacker) = (Identity::generate("genuine").unwrap(), Identity::generate("attacker").unwrap());
     let shown = |key: CertifiedKey| async {
         let (near, far) = duplex(64 * 1024);
-        tokio::spawn(attacker_server(key, Vec::new(), far, true));
+        tokio::spawn(async move { attacker_server(key, Vec::new(), far, true, &Mutex::default()).await });
         peer_certificate(near, "guest.example").await
     };
     let good = shown(certified(&genuine, None)).await.unwrap();
@@ -354,7 +243,7 @@ async fn the_post_quantum_group_is_taken_first() {
     let server = broker();
     let identity = Identity::generate("client").unwrap();
     let name = ServerName::try_from("peer.invalid").unwrap();
-    let config = attacker_client(Some(certified(&identity, None)));
+    let config = attacker_client(Some(certified(&identity, None)), Purpose::Kbs.alpn());
     let tls = TlsConnector::from(Arc::new(config)).connect(name, server.dial()).await.unwrap();
     let group = tls.get_ref().1.negotiated_key_exchange_group().unwrap();
     assert_eq!(group.name(), rustls::NamedGroup::X25519MLKEM768);
@@ -423,6 +312,6 @@ async fn a_broken_accept_does_not_end_the_server() {
     let server =
         tokio::spawn(serve(incoming, tls, attestation, routes, ServeLimits::default(), std::future::pending()));
     let client = Identity::generate("client").unwrap();
-    outcome(near, attacker_client(Some(certified(&client, None)))).await.unwrap();
+    outcome(near, attacker_client(Some(certified(&client, None)), Purpose::Kbs.alpn())).await.unwrap();
     server.abort();
 }

@@ -47,7 +47,8 @@ pub fn main(words: &[OsString]) -> ExitCode {
     let (Does::Run(run) | Does::Either(run, _)) = entry.does else {
         return fail(&CliError::new(Class::Internal, "a command without an act"), json, Exits::Class);
     };
-    let context = Context { acts: recorded::acts, ..Context::new(json, home, entry.exits) };
+    let mut context = Context::new(json, home, entry.exits);
+    context.acts = recorded::acts;
     let recorded = match recorded::begin(&path, entry, matches, &context) {
         Ok(recorded) => recorded,
         Err(failure) => return fail(&failure, json, entry.exits),

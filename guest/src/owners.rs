@@ -159,12 +159,9 @@ impl Owners {
         let nothing = OwnersInForce { are: are.into(), sequence, refused, ..OwnersInForce::default() };
         Some(match list {
             None => nothing,
-            Some((list, digest)) => OwnersInForce {
-                sequence: list.sequence,
-                expires: list.expires.0,
-                digest: digest.to_vec(),
-                ..nothing
-            },
+            Some((list, digest)) => {
+                OwnersInForce { sequence: list.sequence, expires: list.expires.0, digest: digest.to_vec(), ..nothing }
+            }
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use coffer_tests::{
     World,
     demo::story::{kbs_admin, simulator_anchor},
@@ -10,6 +10,7 @@ use coffer_tests::{
     process::says,
     services::Kbs,
 };
+use serde_json::{Value, json};
 
 const ALLOW: &str = "--allow-simulated";
 const KEPT: &str = "kbs:///default/owners/prod";
@@ -120,18 +121,32 @@ fn a_list_that_the_broker_keeps_stands_in_place_of_the_specs_and_no_older_one_af
     // No owner uses up the counters that the list needs.
     let seal = ["seal", ALLOW, "box", "--to", "workload", "--counted", "--context", "owners/prod"];
     says(&world.coffer_with(&seal, b"x")?, 2, &["context"])?;
+    // Nor with what another guest sealed there: each time anew it would be a counter more.
+    let reseal = ["reseal", ALLOW, "box", "--to", "workload", "--context", "owners/prod"];
+    says(&world.coffer_with(&reseal, b"x")?, 2, &["context"])?;
+    let unseal = ["unseal", ALLOW, "box", "--context", "owners/prod"];
+    says(&world.coffer_with(&unseal, b"x")?, 2, &["context"])?;
 
     // It takes away what the spec gives.
     let older = authority.list("1", "exec,inject")?;
-    put(&authority.list("2", "inject")?)?;
-    refresh()?.ok()?;
+    let second = authority.list("2", "inject")?;
+    put(&second)?;
+    let verified =
+        world.coffer(&["--json", "owner", "verify", &second, "--key", &authority.file("authority.pem.pub")])?;
+    let digest = serde_json::from_str::<Value>(&verified.ok()?)?["digest"].as_str().context("a digest")?.to_owned();
+    says(&refresh()?, 0, &["owners: list 2 until", &digest])?;
     says(&exec()?, 125, &["owner-may-not:exec"])?;
     says(&world.coffer(&["owner", "push", ALLOW, "box", &older])?, 3, &["put it there"])?;
 
     // Put back by whoever may write secrets: not taken, neither by this guest nor by one that starts.
     put(&older)?;
-    refresh()?.ok()?;
+    says(&refresh()?, 0, &["owners: list 2 until", "no other list was taken: owner-list-older"])?;
     says(&exec()?, 125, &["owner-may-not:exec"])?;
+    let inspected = world.coffer(&["inspect", "--owners", ALLOW, "box"])?.ok()?;
+    let told = &serde_json::from_str::<Value>(&inspected)?[0]["Tee"]["OwnersInForce"];
+    let said = (&told["are"], &told["sequence"], &told["digest"], &told["refused"]["word"]);
+    ensure!(said == (&json!("list"), &json!(2), &json!(digest), &json!("owner-list-older")), "{told}");
+    says(&world.coffer(&["inspect", "--owners", "box"])?, 5, &[]).context("it proves itself first")?;
     says(&world.coffer(&["logs", "box"])?, 0, &["coffer: owners: owner-list-older"])?;
     world.coffer(&["restart", "-t", "0", "box"])?.ok()?;
     says(&exec()?, 125, &["owner-may-not:exec"])?;

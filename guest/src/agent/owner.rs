@@ -93,9 +93,7 @@ impl Owner for OwnerService {
     async fn seal(&self, request: Request<SealRequest>) -> Result<Response<SealResponse>, Status> {
         let spec = self.agent.document.spec();
         let Seal { policy, context, counter, plaintext } = request::seal(request.get_ref())?;
-        if is_context_of_lists(spec, context) {
-            return Err(Status::invalid_argument("context: the guest counts its lists of owners there"));
-        }
+        self.is_for_owners(context)?;
         let aad = length_prefixed(&[spec.tenant.as_str().as_bytes(), context, b"seal"]);
         let plaintext = open(&request, "coffer.agent.v1.Owner/Seal", &aad, plaintext)?;
         let broker = self.broker(&[policy]).await?;
@@ -107,6 +105,7 @@ impl Owner for OwnerService {
 
     async fn unseal(&self, request: Request<UnsealRequest>) -> Result<Response<UnsealResponse>, Status> {
         let (sealed, context) = request::unseal(request.get_ref())?;
+        self.is_for_owners(context)?;
         let broker = self.broker(&[policy_of(sealed)?]).await?;
         let opened = in_time(self.means(broker.as_ref()).unseal(context, sealed)).await?;
         let Unsealed { plaintext, rollback_protected } = opened;
@@ -115,6 +114,8 @@ impl Owner for OwnerService {
 
     async fn reseal(&self, request: Request<ResealRequest>) -> Result<Response<ResealResponse>, Status> {
         let (sealed, context, policy) = request::reseal(request.get_ref())?;
+        // What another guest sealed would begin a counter here each time.
+        self.is_for_owners(context)?;
         let before = policy_of(sealed)?;
         let broker = self.broker(&[before, policy.unwrap_or(before)]).await?;
         let sealed = in_time(self.means(broker.as_ref()).reseal(policy, context, sealed)).await?;
@@ -137,6 +138,14 @@ impl Owner for OwnerService {
 impl OwnerService {
     fn means<'a>(&'a self, broker: Option<&'a BrokerClient>) -> Means<'a> {
         Means { processor: &self.processor, spec: self.agent.document.spec(), broker, scope: Scope::Agent }
+    }
+
+    #[allow(clippy::result_large_err)] // tonic's own error type
+    fn is_for_owners(&self, context: &[u8]) -> Result<(), Status> {
+        if is_context_of_lists(self.agent.document.spec(), context) {
+            return Err(Status::invalid_argument("context: the guest counts its lists of owners there"));
+        }
+        Ok(())
     }
 
     async fn broker(&self, policies: &[SealPolicy]) -> Result<Option<BrokerClient>, Status> {

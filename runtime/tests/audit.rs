@@ -179,19 +179,47 @@ fn an_end_that_was_cut_off_is_not_healed_by_taking_the_head_away() {
 #[test]
 fn audit_and_verify_say_the_same_of_a_part_that_somebody_put_before_the_oldest() {
     let world = World::new();
-    world.coffer(&["volume", "create", "a"]);
-    let folder = world.dir.path().join("home/trail");
-    let forged = fs::read_to_string(world.part()).unwrap().replace("\"a\"", "\"x\"");
-    fs::write(folder.join(format!("{:020}.jsonl", 0)), forged).unwrap();
+    for name in ["a", "b"] {
+        world.coffer(&["volume", "create", name]);
+    }
+    // As if the part with the first two lines had gone.
+    let (part, head) = (world.part(), world.dir.path().join("home/trail/head"));
+    let text = fs::read_to_string(&part).unwrap();
+    let at = text.match_indices('\n').nth(1).unwrap().0 + 1;
+    let (gone, kept) = text.split_at(at);
+    let mut said: Value = serde_json::from_slice(&fs::read(&head).unwrap()).unwrap();
+    let oldest: Value = serde_json::from_str(kept.lines().next().unwrap()).unwrap();
+    for (key, value) in [
+        ("part", 3.into()),
+        ("first", 3.into()),
+        ("size", kept.len().into()),
+        ("before_first", oldest["previous"].clone()),
+    ] {
+        said[key] = value;
+    }
+    fs::remove_file(&part).unwrap();
+    fs::write(part.with_file_name(format!("{:020}.jsonl", 3)), kept).unwrap();
+    fs::write(&head, format!("{:<511}\n", said.to_string())).unwrap();
     let (code, said) = world.verify();
-    assert!(code == Some(5) && said.contains("from line 0 on does not lead to line 1"), "{said}");
-    let said = String::from_utf8(world.coffer(&["audit"]).stderr).unwrap();
-    assert!(said.contains("from line 0 on does not lead to line 1"), "{said}");
+    assert!(code == Some(0) && said.starts_with("lines 3 to 4 follow"), "{said}");
+    // The one that was there, and another.
+    for (text, code, word) in [
+        (gone.to_owned(), Some(0), ""),
+        (gone.replace("\"a\"", "\"x\""), Some(5), "from line 1 on does not lead to line 3"),
+    ] {
+        fs::write(&part, text).unwrap();
+        let (found, said) = world.verify();
+        assert!(found == code && said.contains(word), "{said}");
+        let output = world.coffer(&["audit"]);
+        let (shown, warned) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert_eq!((shown.lines().count(), warned.is_empty()), (5, word.is_empty()), "{shown}{warned}");
+        assert!(warned.contains(word), "{warned}");
+    }
 }
 
 #[test]
 fn a_pipe_in_place_of_head_or_part_is_refused_and_nobody_waits_for_it() {
-    for name in ["head", "00000000000000000001.jsonl", "00000000000000000000.jsonl", "00000000000000000009.jsonl"] {
+    for name in ["head", "00000000000000000001.jsonl", "00000000000000000009.jsonl"] {
         let world = World::new();
         world.coffer(&["volume", "create", "a"]);
         let path = world.dir.path().join("home/trail").join(name);

@@ -5,7 +5,7 @@ use coffer_guest_proto::{Found, RefreshRequest};
 use coffer_rim::Reason;
 use coffer_spec::Act;
 
-use super::owners::OwnersTold;
+use super::owners_told::OwnersTold;
 use super::prove::{OwnerMayNot, ProveError, must_run};
 use super::{Engine, Fault, Hint, OpenError, Trust};
 use crate::{Class, Failure, agent};

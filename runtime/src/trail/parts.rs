@@ -24,7 +24,7 @@ pub(super) fn all(folder: &Path) -> io::Result<Vec<u64>> {
             .to_str()
             .and_then(|name| name.strip_suffix(".jsonl"))
             .filter(|name| name.len() == DIGITS && name.bytes().all(|byte| byte.is_ascii_digit()));
-        found.extend(number.and_then(|number| number.parse::<u64>().ok()));
+        found.extend(number.and_then(|number| number.parse::<u64>().ok()).filter(|first| *first > 0));
     }
     found.sort_unstable();
     Ok(found)

@@ -221,11 +221,13 @@ fn each_binding_yields_what_it_holds_and_no_more() {
     }
 
     // Over the workload that the report states, whatever somebody says of it; and no other nonce's, nor another label's.
-    let over = accepted(&world(nonce_report_data(&WORKLOAD, &[5; 32])));
+    let stated = WorkloadDigest::new([0x22; 32]);
+    let over = accepted(&world(nonce_report_data(&stated, &[5; 32])));
+    let of_another = accepted(&world(nonce_report_data(&WORKLOAD, &[5; 32])));
     let read = verify(&token(&(&over).into(), &NamedBinding::Nonce(&nonce(5)))).unwrap();
     assert_eq!((read.nonce(), read.key()), (Some(&nonce(5)), None));
-    let of_workload = accepted(&world(workload_report_data(&WORKLOAD, &[5; 32])));
-    for (appraisal, other) in [(&over, 6), (&of_workload, 5)] {
+    let of_workload = accepted(&world(workload_report_data(&stated, &[5; 32])));
+    for (appraisal, other) in [(&over, 6), (&of_workload, 5), (&of_another, 5)] {
         let error = claims(&appraisal.into(), &NamedBinding::Nonce(&nonce(other)), NOW).unwrap_err();
         assert!(
             matches!(error, EarError::NotShown(NotShown::ReportData { binding: "coffer/nonce/v1", .. })),

@@ -155,6 +155,70 @@ fn links_of_a_box_are_copied_and_never_followed_here() -> Result<()> {
 }
 
 #[test]
+fn what_a_box_wrote_is_listed_exported_and_becomes_an_image() -> Result<()> {
+    let Some((world, _registry)) = world(&["--label", "x=1"])? else { return Ok(()) };
+    let folder = world.folder.path();
+    let at = |name: &str| folder.join(name).display().to_string();
+    ensure!(world.coffer(&["diff", "box"])?.ok()? == "", "a box that wrote nothing");
+    // A folder that is made anew in place of one of the image's, and a user of another number.
+    let script = "mkdir -p /new/deep && echo hello >/new/deep/file && ln /new/deep/file /new/second && ln -s deep /new/link
+        chown 65534:65534 /new/second; chmod 4750 /new/deep; rm /etc/passwd; rm -r /lib64; mkdir /lib64; echo x >/lib64/x
+        busybox mkfifo /new/pipe; echo y >/cache/unseen; echo z >/new/.wh.odd";
+    world.coffer(&["exec", "box", "sh", "-c", script])?.ok()?;
+    let listed = world.coffer(&["diff", "box"])?.ok()?;
+    for line in ["A /new", "A /new/deep/file", "A /new/second", "A /new/.wh.odd", "C /etc", "D /etc/passwd", "A /lib64/x"] {
+        ensure!(listed.lines().any(|found| found == line), "{line}: {listed}");
+    }
+    ensure!(!listed.contains("unseen") && !listed.contains("/etc/hosts") && !listed.contains("/proc"), "{listed}");
+    let json: Value = serde_json::from_str(&world.coffer(&["--json", "diff", "box"])?.ok()?)?;
+    ensure!(json["changes"].as_array().is_some_and(|all| all.len() == listed.lines().count()), "{json}");
+
+    // Out and in again, by any reader of tar streams.
+    let exported = world.coffer(&["export", "-o", &at("box.tar"), "box"])?;
+    ensure!(exported.status == 0 && exported.stderr.contains("1 devices"), "{}", exported.describe());
+    let names = run(Command::new("tar").args(["-tf", &at("box.tar")]), b"")?.ok()?;
+    for name in ["new/deep/file", "new/pipe", "bin/busybox", "proc"] {
+        ensure!(names.lines().any(|found| found.trim_end_matches('/') == name), "{name}: {names}");
+    }
+    ensure!(!names.contains("unseen") && !names.contains("etc/hosts") && !names.contains("proc/"), "{names}");
+    fs::create_dir(folder.join("there"))?;
+    run(Command::new("tar").args(["-C", &at("there"), "-xpf", &at("box.tar")]), b"")?.ok()?;
+    let second = fs::metadata(folder.join("there/new/second"))?;
+    ensure!((second.nlink(), second.uid(), second.gid()) == (2, 65534, 65534), "{second:?}");
+    ensure!(fs::metadata(folder.join("there/new/deep"))?.mode() & 0o7777 == 0o4750);
+    let stream = world.command(&["export", "box"]).output()?;
+    ensure!(stream.status.success() && stream.stdout == fs::read(folder.join("box.tar"))?, "the same by either way");
+    world.coffer(&["import", &at("box.tar"), "exported:1"])?.ok()?;
+    let limited = world.coffer(&["export", "--limit", "4k", "-o", &at("limited.tar"), "box"])?;
+    ensure!(limited.status == 3 && limited.stderr.contains("--limit takes more"), "{}", limited.describe());
+    ensure!(!folder.join("limited.tar").exists(), "no half of a file");
+
+    let words = ["commit", "-m", "by hand", "-a", "ann", "-c", "CMD [\"cat\", \"/new/second\"]", "box", "committed:1"];
+    let id = world.coffer(&words)?.ok()?;
+    ensure!(id.starts_with("sha256:") && id.trim().len() == 71, "{id}");
+    let before = ["run", "--rm", "--isolation", "process", "--pull", "never"];
+    let of = |words: &[&str]| world.coffer(&[&before[..], words].concat());
+    ensure!(of(&["committed:1"])?.ok()? == "hello\n");
+    for image in ["committed:1", "exported:1"] {
+        let script = "cat /new/deep/file; test ! -e /etc/passwd && test -p /new/pipe && ls /lib64; ls -n /new/second";
+        let seen = of(&[image, "sh", "-c", script])?.ok()?;
+        ensure!(seen.starts_with("hello\nx\n") && seen.contains(" 65534    65534 "), "{image}: {seen}");
+    }
+    let history = world.coffer(&["history", "committed:1"])?.ok()?;
+    ensure!(history.contains("by hand") && history.contains("sleep 4210"), "{history}");
+    let images = world.coffer(&["--json", "images"])?.ok()?;
+    let refused = world.coffer(&["commit", "box", "Not A Name"])?;
+    ensure!(refused.status == 2, "{}", refused.describe());
+    world.coffer(&["stop", "-t", "0", "box"])?.ok()?;
+    for words in [&["diff", "box"][..], &["export", "-o", &at("none.tar"), "box"], &["commit", "box", "none:1"]] {
+        let refused = world.coffer(words)?;
+        ensure!(refused.status == 3 && refused.stderr.contains("is not running"), "{}", refused.describe());
+    }
+    ensure!(!folder.join("none.tar").exists() && world.coffer(&["--json", "images"])?.ok()? == images);
+    Ok(())
+}
+
+#[test]
 fn rights_are_given_one_by_one_and_what_is_refused_is_named() -> Result<()> {
     let Some((world, _registry)) = world(&["--host-may", "stop,cp,top"])? else { return Ok(()) };
     let listed = world.coffer(&["top", "box"])?.ok()?;
@@ -179,6 +243,10 @@ fn an_owner_copies_and_lists_in_a_guest_that_proves_itself() -> Result<()> {
     world.coffer(&["cp", "--allow-simulated", "box:/new", &at("to")])?.ok()?;
     same(&folder.join("from"), &folder.join("to"))?;
     ensure!(world.coffer(&["top", "--allow-simulated", "box"])?.ok()?.contains("sleep 4210"));
+    ensure!(world.coffer(&["diff", "--allow-simulated", "box"])?.ok()?.starts_with("A /new\nA /new/link\n"));
+    world.coffer(&["export", "--allow-simulated", "-o", &at("box.tar"), "box"])?.ok()?;
+    let committed = world.coffer(&["commit", "box", "none:1"])?;
+    ensure!(committed.status == 6 && committed.stderr.contains("has a TEE"), "{}", committed.describe());
     // What the whole box uses is the host's to see as well.
     let stats: Value = serde_json::from_str(&world.coffer(&["--json", "stats", "--no-stream", "box"])?.ok()?)?;
     let figures = &stats["boxes"][0];
@@ -192,7 +260,7 @@ fn an_owner_copies_and_lists_in_a_guest_that_proves_itself() -> Result<()> {
     ensure!(figures["uptime_us"].as_u64().is_some_and(|since| since < 3_600_000_000), "not its host's: {stats}");
     let terminal = world.coffer(&["exec", "--allow-simulated", "-t", "box", "busybox", "tty"])?.ok()?;
     ensure!(terminal == "/dev/pts/0\r\n", "{terminal:?}");
-    for words in [&["cp", "box:/etc/hostname", "x"][..], &["top", "box"]] {
+    for words in [&["cp", "box:/etc/hostname", "x"][..], &["top", "box"], &["diff", "box"], &["export", "box"]] {
         let refused = world.coffer(words)?;
         ensure!(refused.status == 5 && refused.stderr.contains("--allow-simulated"), "{}", refused.describe());
     }

@@ -49,6 +49,8 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("logs", Evidence::OfAGuest(&["box"], b"", 5)),
     ("cp", Evidence::OfAGuest(&["box:/etc/hosts", "-"], b"", 5)),
     ("top", Evidence::OfAGuest(&["box"], b"", 5)),
+    ("diff", Evidence::OfAGuest(&["box"], b"", 5)),
+    ("export", Evidence::OfAGuest(&["box"], b"", 5)),
     ("inject-secret", Evidence::OfAGuest(&["box", "--secret", "note=-"], b"value", 5)),
     ("refresh-secrets", Evidence::OfAGuest(&["box"], b"", 5)),
     ("inspect", Evidence::OfAGuest(&["--owners", "box"], b"", 5)),
@@ -63,6 +65,7 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("sim", Evidence::Own),
     ("connect", Evidence::Own), // ingress.rs: refused unless allowed
     ("create", Evidence::None),
+    ("commit", Evidence::None), // of no box with a TEE
     ("port", Evidence::None),
     ("stop", Evidence::None),
     ("stats", Evidence::None), // where the host may not, the way is that of `logs`

@@ -4,8 +4,8 @@
 #![allow(clippy::result_large_err)] // tonic's own error type
 
 use coffer_guest_proto::{
-    Attach as AskedAttach, EvidenceRequest, ExecStart, InjectRequest, ListPrograms, PutOwnersRequest, ReadFiles,
-    ResealRequest, SealRequest, Sealed, Shown, SignalRequest, StopRequest, TerminalSize, UnsealRequest, WriteFiles,
+    Attach as AskedAttach, EvidenceRequest, ExecStart, InjectRequest, ListPrograms, PutOwnersRequest, ReadChanges,
+    ReadFiles, ReadRoot, ResealRequest, SealRequest, Sealed, Shown, SignalRequest, StopRequest, TerminalSize, UnsealRequest, WriteFiles,
     exec_start::Own as Asked,
 };
 use coffer_seal::SealPolicy;
@@ -111,7 +111,7 @@ pub(super) fn exec_start(order: ExecStart, spec: &WorkloadSpec) -> Read<Start> {
 pub(super) fn act(order: &ExecStart) -> Act {
     match order.own {
         None => Act::Exec,
-        Some(Asked::ReadFiles(_) | Asked::WriteFiles(_)) => Act::Cp,
+        Some(Asked::ReadFiles(_) | Asked::WriteFiles(_) | Asked::ReadRoot(_) | Asked::ReadChanges(_)) => Act::Cp,
         Some(Asked::ListPrograms(_)) => Act::Top,
     }
 }
@@ -129,6 +129,8 @@ fn own(asked: Asked) -> Read<container::Own> {
             container::Own::WriteFiles { to, name, contents, owners }
         }
         Asked::ListPrograms(ListPrograms {}) => container::Own::ListPrograms,
+        Asked::ReadRoot(ReadRoot {}) => container::Own::ReadRoot,
+        Asked::ReadChanges(ReadChanges { contents }) => container::Own::ReadChanges { contents },
     })
 }
 

@@ -17,6 +17,10 @@ use crate::{
 
 /// Where the workload's root is mounted.
 pub const ROOT: &str = "/run/coffer/root";
+/// Where its image is found.
+pub const LOWER: &str = "/run/coffer/lower";
+/// What of it the workload wrote.
+pub const UPPER: &str = "/run/coffer/scratch/upper";
 
 /// Mounts the root at [`ROOT`].
 ///
@@ -24,16 +28,15 @@ pub const ROOT: &str = "/run/coffer/root";
 /// `root-corrupt` if the disk does not have the spec's root hash, else `internal`.
 pub fn mount_root(mapper: &DeviceMapper, root: &Root, disk: &Disk, on_corruption: OnCorruption) -> Result<(), Failure> {
     let mapped = open_verity(mapper, disks::ROOT, &root.verity, disk, on_corruption, Code::RootCorrupt)?;
-    let lower = format!("{OWN}/lower");
     let node = mapped.node.to_string_lossy();
-    at(&node, &lower, "erofs", MountFlags::RDONLY | MountFlags::NODEV, "")
+    at(&node, LOWER, "erofs", MountFlags::RDONLY | MountFlags::NODEV, "")
         .map_err(|failure| Failure::new(Code::RootCorrupt, failure.detail))?;
     let (Scratch::Tmpfs { bytes } | Scratch::Disk { bytes }) = root.scratch;
     if let Scratch::Disk { bytes } = root.scratch {
         let disk = devices::find_disk(devices::SYS_BLOCK.as_ref(), disks::SCRATCH)?;
         scratch::swap_to(mapper, &disk, bytes)?;
     }
-    lay_over(&lower, bytes)
+    lay_over(LOWER, bytes)
 }
 
 /// Lays a writable layer of `bytes` bytes over a mounted image, at [`ROOT`].
@@ -46,6 +49,10 @@ pub fn lay_over(lower: &str, bytes: u64) -> Result<(), Failure> {
     for name in ["upper", "work"] {
         std::fs::create_dir(format!("{layer}/{name}")).or_fail(Code::Internal, name)?;
     }
-    let layers = format!("lowerdir={lower},upperdir={layer}/upper,workdir={layer}/work");
+    if lower != LOWER {
+        std::os::unix::fs::symlink(lower, LOWER).or_fail(Code::Internal, LOWER)?;
+    }
+    // What is in the upper folder is there whole, so that it can be read without the image: docs/disks.md.
+    let layers = format!("lowerdir={lower},upperdir={UPPER},workdir={layer}/work,redirect_dir=off,metacopy=off");
     at("overlay", ROOT, "overlay", MountFlags::NODEV, &layers)
 }

@@ -113,16 +113,19 @@ fn start(status: &mut File) -> Result<i32, Failure> {
     match process::fork().during("fork")? {
         Forked::Child => {
             let joined = if orders.program.own.is_some() { join(&orders) } else { Ok(()) };
-            let prepared = joined.and_then(|()| prepare(&orders, beside.as_ref(), mapping));
+            // While the agent's own view of the files is there.
+            let layers = joined.and_then(|()| own::Layers::of(orders.program.own.as_ref()).during("open the layers"));
+            let prepared =
+                layers.and_then(|layers| prepare(&orders, beside.as_ref(), mapping).map(|()| layers));
             let failure = match (prepared, &orders.program.own) {
-                (Ok(()), Some(own)) => {
+                (Ok(layers), Some(own)) => {
                     drop(secrets);
                     // The agent hears by the pipe's end that it runs.
                     let none = rustix::fs::memfd_create("none", MemfdFlags::CLOEXEC);
                     *status = none.during("let go of the status pipe")?.into();
-                    return Ok(own::run(own));
+                    return Ok(own::run(own, layers.as_ref()));
                 }
-                (Ok(()), None) => execute(&orders.program, &secrets),
+                (Ok(_), None) => execute(&orders.program, &secrets),
                 (Err(failure), _) => failure,
             };
             let _ = report(status, &failure.report());

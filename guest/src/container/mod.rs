@@ -128,6 +128,13 @@ pub enum Own {
     },
     /// Writes the programs that run to standard output.
     ListPrograms,
+    /// Writes the workload's root to standard output, without what is mounted in it: a tar stream.
+    ReadRoot,
+    /// Writes what the root has that its image has not.
+    ReadChanges {
+        /// As a layer of an image, not only its names.
+        contents: bool,
+    },
 }
 
 /// Size of a terminal, in characters.

@@ -1,7 +1,11 @@
-//! Programs of the agent's own in the workload's place: what `coffer cp` and `coffer top` ask for.
+//! Programs of the agent's own in the workload's place: what `coffer cp`, `top`, `diff`, `export` and `commit` ask for.
 //!
 //! They run as a program of the workload does: its namespaces, its root's user, no more rights, no secret in their environment.
 //! Trusts: nothing it finds there. What it says on standard error names paths of the workload's, for whoever asked.
+
+mod layers;
+mod pax;
+mod tree;
 
 use std::{
     ffi::OsStr,
@@ -15,7 +19,9 @@ use coffer_rim::{
     carry::{ABSENT, Bounds, Keep, Source, pack, unpack},
     chain,
 };
+pub(super) use layers::Layers;
 use serde_json::json;
+use tree::{Lines, Tar};
 
 use super::Own;
 
@@ -27,8 +33,8 @@ const COMMAND: u64 = 4096;
 const BUFFER: usize = 64 * 1024;
 
 /// Runs it; gives its exit status.
-pub(super) fn run(own: &Own) -> i32 {
-    let (words, status) = match act(own) {
+pub(super) fn run(own: &Own, layers: Option<&Layers>) -> i32 {
+    let (words, status) = match act(own, layers) {
         Ok(said) => (said, 0),
         Err(Failed { why, absent: true }) => (why, ABSENT),
         Err(Failed { why, absent: false }) => (why, 1),
@@ -58,7 +64,7 @@ impl Failed {
 }
 
 /// What is to be said besides.
-fn act(own: &Own) -> Result<String, Failed> {
+fn act(own: &Own, layers: Option<&Layers>) -> Result<String, Failed> {
     match own {
         Own::ReadFiles { path, follow } => {
             let path = Path::new(OsStr::from_bytes(path));
@@ -68,6 +74,22 @@ fn act(own: &Own) -> Result<String, Failed> {
             Ok(match packed.left_out {
                 0 => String::new(),
                 count => format!("{count} devices, sockets, pipes or endless files were left out"),
+            })
+        }
+        Own::ReadRoot | Own::ReadChanges { .. } => {
+            let read = || {
+                let layers = layers.ok_or(io::ErrorKind::NotFound)?;
+                match own {
+                    Own::ReadChanges { contents: false } => layers.changes(Lines(output()?)),
+                    Own::ReadChanges { contents: true } => layers.changes(Tar::new(output()?)),
+                    _ => layers.root(Tar::new(output()?)),
+                }
+            };
+            let left_out =
+                read().map_err(|error| Failed::from(error).while_doing("cannot read the root file system"))?;
+            Ok(match left_out {
+                0 => String::new(),
+                count => format!("{count} devices, sockets or files with names of whiteouts were left out"),
             })
         }
         Own::WriteFiles { to, name, contents, owners } => {

@@ -8,6 +8,7 @@
 //! Changeset Format".
 
 mod change;
+mod commit;
 mod docker;
 mod import;
 mod layout;
@@ -22,6 +23,7 @@ use crate::platform::Platform;
 use crate::pull::Pulled;
 use crate::store::{Store, parse_reference, unnamed};
 pub use change::ChangeError;
+pub use commit::{Commit, NewLayer};
 pub use import::Import;
 use listed::{Listed, What, within};
 use members::Members;

@@ -3,6 +3,7 @@
 use coffer_guest_proto::exec_client::ExecClient;
 use coffer_guest_proto::exec_request::Message as Ask;
 use coffer_guest_proto::exec_response::Message as Tell;
+use coffer_guest_proto::exec_start::Own;
 use coffer_guest_proto::{ExecRequest as Frame, ExecResponse, ExecStart, STDIN_ROOM, TerminalSize as Size};
 use coffer_spec::Act;
 use tokio::sync::mpsc;
@@ -108,9 +109,7 @@ pub enum ExecError {
     #[error("the guest ended before the program did")]
     GuestEnded,
     /// What was asked for came after its agent.
-    #[error(
-        "the guest's agent is of an older release: it gives no terminals, leaves no programs alone, and attaches nobody"
-    )]
+    #[error("the guest's agent is of an older release, and does not know what it was asked for")]
     OlderAgent,
 }
 
@@ -301,10 +300,11 @@ impl Engine {
         };
         let (input, receiver) = mpsc::channel(16);
         let attaches = matches!(first, Ask::Attach(_));
+        let reads_layers = matches!(&first, Ask::Start(ExecStart { own: Some(Own::ReadRoot(_) | Own::ReadChanges(_)), .. }));
         let unheard = attaches || matches!(&first, Ask::Start(start) if start.detached || start.terminal.is_some());
         let _ = input.send(Frame { message: Some(first) }).await;
         let failed = |status: tonic::Status| match (status.code(), &connection) {
-            (tonic::Code::InvalidArgument, _) if attaches => ExecError::OlderAgent,
+            (tonic::Code::InvalidArgument, _) if attaches || reads_layers => ExecError::OlderAgent,
             (_, Some(_)) => agent::of_status(&status).into(),
             (_, None) => agent::of_plain_status(&status).into(),
         };

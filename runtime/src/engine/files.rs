@@ -4,7 +4,7 @@
 
 use coffer_guest_proto::exec_request::Message as Ask;
 use coffer_guest_proto::exec_start::Own;
-use coffer_guest_proto::{ExecStart, ListPrograms, ReadFiles, WriteFiles as Write};
+use coffer_guest_proto::{ExecStart, ListPrograms, ReadChanges, ReadFiles, ReadRoot, WriteFiles as Write};
 use coffer_rim::carry::Source;
 use coffer_spec::Act;
 
@@ -49,6 +49,23 @@ impl Engine {
     pub async fn write_files(&self, word: &str, what: WriteFiles, trust: &Trust) -> Result<ExecSession, ExecError> {
         let WriteFiles { to, source: Source { name, contents }, owners } = what;
         self.own(word, Act::Cp, Own::WriteFiles(Write { to: absolute(&to), name, contents, owners }), trust).await
+    }
+
+    /// Reads the root file system of a box, without what is mounted in it; it comes as standard output, a tar stream.
+    ///
+    /// # Errors
+    /// [`ExecError`].
+    pub async fn read_root(&self, word: &str, trust: &Trust) -> Result<ExecSession, ExecError> {
+        self.own(word, Act::Cp, Own::ReadRoot(ReadRoot {}), trust).await
+    }
+
+    /// Reads what the root file system of a box has that its image has not; it comes as standard output: with `contents` a layer, which is a
+    /// tar stream, else a word, a path and NUL for each.
+    ///
+    /// # Errors
+    /// [`ExecError`].
+    pub async fn read_changes(&self, word: &str, contents: bool, trust: &Trust) -> Result<ExecSession, ExecError> {
+        self.own(word, Act::Cp, Own::ReadChanges(ReadChanges { contents }), trust).await
     }
 
     /// Lists the programs in a box; they come as standard output, one line of JSON for each.

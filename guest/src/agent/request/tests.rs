@@ -99,6 +99,15 @@ fn cases() -> Vec<(&'static str, Case)> {
             Refused(vec![started(ExecStart { own: Some(writes(b"/", b"a", false)), ..start() })]),
         ),
         ("ExecStart.list_programs", Refused(vec![started(ExecStart { own: Some(lists), ..start() })])),
+        (
+            "ExecStart.read_root",
+            Refused(vec![started(ExecStart { own: Some(Asked::ReadRoot(ReadRoot {})), ..start() })]),
+        ),
+        (
+            "ExecStart.read_changes",
+            Refused(vec![started(ExecStart { own: Some(Asked::ReadChanges(ReadChanges::default())), ..start() })]),
+        ),
+        ("ReadChanges.contents", AnyValue("both values mean something")),
         ("ReadFiles.path", Refused(vec![owned(reads(b"")), owned(reads(b"etc")), owned(reads(b"/a\0"))])),
         ("ReadFiles.follow", AnyValue("both values mean something")),
         ("WriteFiles.to", Refused(vec![owned(writes(b"tmp", b"a", false)), owned(writes(&long_path, b"a", false))])),
@@ -216,6 +225,9 @@ fn what_is_right_is_taken_as_it_was_sent() {
     assert_eq!((lists.own, lists.user.as_deref()), (Some(container::Own::ListPrograms), Some("0:0")));
     let reads = Asked::ReadFiles(ReadFiles { path: b"/etc".into(), follow: true });
     assert_eq!(act(&ExecStart { own: Some(reads), ..ExecStart::default() }), Act::Cp);
+    for own in [Asked::ReadRoot(ReadRoot {}), Asked::ReadChanges(ReadChanges { contents: true })] {
+        assert_eq!(act(&ExecStart { own: Some(own), ..ExecStart::default() }), Act::Cp);
+    }
     let plain = exec_start(ExecStart { argv: vec!["true".into()], ..ExecStart::default() }, &spec()).unwrap();
     assert_eq!((plain.cwd, plain.user, plain.terminal, plain.detached), (None, None, None, false));
     assert_eq!(stop(StopRequest { grace_seconds: 0 }).unwrap().grace_seconds, 0);

@@ -17,11 +17,22 @@ pub struct ChangeError {
 
 /// A configuration's `config`.
 #[derive(Debug, Default)]
-pub(super) struct Changes(Map<String, Value>);
+pub(super) struct Changes {
+    config: Map<String, Value>,
+    /// An instruction said what it runs where there is an entry point.
+    has_command: bool,
+}
 
 impl Changes {
     pub(super) fn parse(lines: &[String]) -> Result<Self, ChangeError> {
-        let mut changes = Self::default();
+        Self::over(Map::new(), lines)
+    }
+
+    /// Over what an image says already.
+    pub(super) fn over(mut config: Map<String, Value>, lines: &[String]) -> Result<Self, ChangeError> {
+        // Null is what has nothing.
+        config.retain(|_, value| !value.is_null());
+        let mut changes = Self { config, has_command: false };
         for line in lines {
             changes.take(line.trim()).ok_or_else(|| ChangeError { found: line.clone() })?;
         }
@@ -29,15 +40,24 @@ impl Changes {
     }
 
     pub(super) fn document(self) -> Value {
-        Value::Object(self.0)
+        Value::Object(self.config)
     }
 
     fn take(&mut self, line: &str) -> Option<()> {
         let (word, rest) = line.split_once(char::is_whitespace)?;
         let rest = Some(rest.trim()).filter(|rest| !rest.is_empty())?;
         match word.to_ascii_uppercase().as_str() {
-            "CMD" => self.set("Cmd", command(rest)),
-            "ENTRYPOINT" => self.set("Entrypoint", command(rest)),
+            "CMD" => {
+                self.has_command = true;
+                self.set("Cmd", command(rest));
+            }
+            "ENTRYPOINT" => {
+                // As Docker has it: what the image gave to another entry point is nothing for this one.
+                if !self.has_command {
+                    self.config.remove("Cmd");
+                }
+                self.set("Entrypoint", command(rest));
+            }
             "USER" => self.set("User", json!(rest)),
             "WORKDIR" => self.set("WorkingDir", json!(rest)),
             "STOPSIGNAL" => self.set("StopSignal", json!(rest)),
@@ -59,9 +79,15 @@ impl Changes {
                 }
             }
             "ENV" => {
-                let all: Vec<_> = pairs(rest)?.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-                let list = self.0.entry("Env").or_insert_with(|| json!([]));
-                list.as_array_mut()?.extend(all.into_iter().map(Value::from));
+                let all = pairs(rest)?;
+                let list = self.config.entry("Env").or_insert_with(|| json!([])).as_array_mut()?;
+                for (name, value) in all {
+                    let is_its = |entry: &Value| {
+                        entry.as_str().and_then(|entry| entry.split_once('=')).is_some_and(|(other, _)| other == name)
+                    };
+                    list.retain(|entry| !is_its(entry));
+                    list.push(Value::from(format!("{name}={value}")));
+                }
             }
             _ => return None,
         }
@@ -69,11 +95,11 @@ impl Changes {
     }
 
     fn set(&mut self, key: &str, value: Value) {
-        self.0.insert(key.to_owned(), value);
+        self.config.insert(key.to_owned(), value);
     }
 
     fn add(&mut self, key: &str, name: String, value: Value) {
-        if let Some(map) = self.0.entry(key).or_insert_with(|| json!({})).as_object_mut() {
+        if let Some(map) = self.config.entry(key).or_insert_with(|| json!({})).as_object_mut() {
             map.insert(name, value);
         }
     }
@@ -140,6 +166,25 @@ mod tests {
             "User": "7:8", "WorkingDir": "/w", "StopSignal": "SIGQUIT",
         });
         assert_eq!(changes.document(), expected);
+    }
+
+    #[test]
+    fn what_an_image_says_stays_but_for_what_is_said_anew() {
+        let before = json!({
+            "Cmd": ["old"], "Env": ["PATH=/bin", "A=1"], "Labels": {"x": "1", "y": "2"}, "Volumes": null, "User": "7",
+        });
+        let Value::Object(before) = before else { unreachable!() };
+        let over = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| (*line).to_owned()).collect();
+            Changes::over(before.clone(), &lines).unwrap().document()
+        };
+        let changed = over(&["ENV A=2 B=3", "LABEL y=3", "VOLUME /v"]);
+        let expected = json!({
+            "Cmd": ["old"], "Env": ["PATH=/bin", "A=2", "B=3"], "Labels": {"x": "1", "y": "3"}, "Volumes": {"/v": {}}, "User": "7",
+        });
+        assert_eq!(changed, expected);
+        assert_eq!(over(&["ENTRYPOINT [\"e\"]"]).get("Cmd"), None);
+        assert_eq!(over(&["CMD [\"c\"]", "ENTRYPOINT [\"e\"]"])["Cmd"], json!(["c"]));
     }
 
     #[test]

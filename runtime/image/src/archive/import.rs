@@ -1,15 +1,13 @@
 //! A root file system as an image: one layer, as it came, and a configuration.
 
 use super::change::Changes;
+use super::commit::named;
 use super::members::Hashed;
 use crate::decompress::DiffReader;
-use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::layer::Limits;
-use crate::manifest::{CONFIG_TYPE, MANIFEST_TYPE, Manifest};
-use crate::platform::Platform;
 use crate::pull::Pulled;
-use crate::store::{Store, parse_reference, unnamed};
+use crate::store::Store;
 use coffer_rim::chain;
 use serde_json::json;
 use std::fs::File;
@@ -37,13 +35,7 @@ impl Store {
     pub fn import(&self, name: &Path, stream: impl Read, import: &Import, limits: Limits) -> Result<Pulled> {
         let bad = |reason: String| ImageError::Archive { path: name.to_owned(), reason };
         let config = Changes::parse(&import.changes).map_err(ImageError::Change)?;
-        let wanted = import.reference.as_deref().map(parse_reference).transpose()?;
-        if wanted.as_ref().is_some_and(|reference| reference.digest().is_some()) {
-            return Err(ImageError::InvalidReference {
-                reference: import.reference.clone().unwrap_or_default(),
-                reason: "what is imported gets its digest by itself".to_owned(),
-            });
-        }
+        let wanted = named(import.reference.as_deref())?;
         let _in_use = self.use_lock()?;
         let mut hashed = Hashed::default();
         let mut stream = BufReader::with_capacity(64 << 10, stream);
@@ -68,21 +60,8 @@ impl Store {
             "architecture": "amd64", "os": "linux", "created": import.created, "config": config.document(),
             "rootfs": {"type": "layers", "diff_ids": [diff_id]},
             "history": [{"created": import.created, "comment": import.message}],
-        })
-        .to_string();
-        let digest = Digest::of(config.as_bytes());
-        self.put_blob(&digest, config.as_bytes())?;
-        let bytes = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST_TYPE,
-            "config": {"mediaType": CONFIG_TYPE, "digest": digest, "size": config.len()},
-            "layers": [{"mediaType": layer.layer_type(), "digest": layer.digest, "size": layer.size}],
-        })
-        .to_string();
-        let manifest = Manifest::parse(bytes.as_bytes())?;
-        self.put_blob(&manifest.digest, bytes.as_bytes())?;
-        let reference = wanted.map_or_else(|| unnamed(manifest.digest), Ok)?;
-        self.check(&reference.whole(), &Platform::default(), &manifest)?;
-        self.admit(&[reference], &manifest, None)
+        });
+        self.admit_made(wanted, &config, [(layer.layer_type().to_owned(), layer.digest, layer.size)].into_iter())
     }
 }
 

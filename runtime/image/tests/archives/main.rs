@@ -7,7 +7,7 @@ mod registry;
 mod hostile;
 mod limit;
 
-use coffer_image::archive::{Import, LoadOptions, Loaded};
+use coffer_image::archive::{Commit, Import, LoadOptions, Loaded};
 use coffer_image::{Digest, ImageError, Limits, PullOptions, Store};
 use registry::{Layer, Registry, TestImage, noise};
 use std::fs;
@@ -234,4 +234,58 @@ fn a_name_is_given_and_moved_and_steps_are_told() {
         steps.iter().filter_map(|step| step.layer).sum::<u64>(),
         image.layers.iter().map(|it| it.size).sum::<u64>()
     );
+}
+
+#[test]
+fn what_was_written_over_an_image_becomes_one_layer_more() {
+    let (dir, here) = with(&TestImage::sample());
+    let parent = here.resolve("test.example/app:1").unwrap();
+    let layer = Layer::new(&[("etc/new", b"new"), ("etc/.wh.passwd", b"")]);
+    let mut plain = Vec::new();
+    std::io::copy(&mut flate2::read::GzDecoder::new(&layer.blob[..]), &mut plain).unwrap();
+    let commit = Commit {
+        reference: Some("test.example/app:3".to_owned()),
+        changes: vec!["CMD [\"other\"]".to_owned(), "ENV A=1".to_owned()],
+        message: "with new".to_owned(),
+        author: "ann".to_owned(),
+        created_by: "sh -c x".to_owned(),
+        created: "2026-01-01T00:00:00Z".to_owned(),
+    };
+    commit.check().unwrap();
+    let taken = |bytes: &[u8]| here.take_layer(bytes, Limits::default());
+    let image = here.commit(&parent, taken(&plain).unwrap(), &commit).unwrap().image;
+    let below: Vec<_> = image.layers.iter().take(parent.layers.len()).map(|layer| layer.digest).collect();
+    assert_eq!(below, parent.layers.iter().map(|layer| layer.digest).collect::<Vec<_>>(), "they stay");
+    assert_eq!(image.layers.last().unwrap().digest, Digest::of(&plain));
+    assert_eq!(*image.config.diff_ids.last().unwrap(), layer.diff_id);
+    assert_eq!((&image.config.cmd[..], &image.config.entrypoint), (&["other".to_owned()][..], &parent.config.entrypoint));
+    assert!(image.config.env.contains(&"A=1".to_owned()) && image.config.env.len() == parent.config.env.len() + 1);
+    let steps = here.history(&image).unwrap();
+    let last = steps.last().unwrap();
+    assert_eq!((last.comment.as_str(), last.created_by.as_str(), last.layer), ("with new", "sh -c x", Some(plain.len() as u64)));
+    assert_ne!(here.rootfs(&image).unwrap().verity, here.rootfs(&parent).unwrap().verity);
+    // It is an image like any other.
+    let archive = dir.path().join("new.tar");
+    save(&here, &["test.example/app:3"], &archive);
+    let (_there_dir, there) = store();
+    assert_eq!(load_all(&there, &archive)[0].pulled.image, image);
+
+    let unnamed = Commit { reference: None, ..commit.clone() };
+    let unnamed = here.commit(&parent, taken(&plain).unwrap(), &unnamed).unwrap().image;
+    assert!(unnamed.is_unnamed() && unnamed.config_digest == image.config_digest);
+    for (bad, class) in [
+        (Commit { reference: Some("NOT A NAME".to_owned()), ..commit.clone() }, "usage"),
+        (Commit { reference: Some(format!("x@{}", parent.manifest_digest)), ..commit.clone() }, "usage"),
+        (Commit { changes: vec!["RUN true".to_owned()], ..commit.clone() }, "usage"),
+    ] {
+        assert_eq!(bad.check().unwrap_err().class(), class);
+    }
+    // What is no layer becomes no image, and the name stays where it was.
+    for bytes in [&b"no layer at all"[..], &layer.blob] {
+        assert_eq!(here.commit(&parent, taken(bytes).unwrap(), &commit).unwrap_err().class(), "corrupt");
+    }
+    let limits = Limits { bytes: 100, ..Limits::default() };
+    assert_eq!(here.take_layer(&plain[..], limits).unwrap_err().class(), "too-large");
+    assert_eq!(here.resolve("test.example/app:3").unwrap(), image);
+    assert_eq!(fs::read_dir(dir.path().join("images/tmp")).unwrap().count(), 0);
 }

@@ -3,11 +3,14 @@
 pub mod attach;
 pub mod attend;
 pub mod card;
+pub mod commit;
 pub mod cp;
 pub mod create;
+pub mod diff;
 mod event;
 pub mod events;
 pub mod exec;
+pub mod export;
 pub mod filters;
 pub mod flags;
 pub mod hold;
@@ -62,6 +65,9 @@ pub const GROUP: Group = Group {
         command!("attach": attach),
         command!("exec": exec, Docker),
         command!("cp": cp),
+        command!("diff": diff),
+        command!("export": export),
+        command!("commit": commit),
         command!("top": top),
         command!("stats": stats),
         command!("update": update),

@@ -56,6 +56,9 @@ const COMMANDS: &[(&str, About)] = &[
     ("attach", Boxes),
     ("exec", Program),
     ("cp", Boxes),
+    ("diff", Boxes),
+    ("export", Boxes),
+    ("commit", Boxes),
     ("top", Nothing),
     ("stats", Nothing),
     ("update", Boxes),
@@ -221,7 +224,9 @@ pub fn begin(path: &str, entry: &Entry, matches: &ArgMatches, context: &Context)
         act.details.insert("secrets".into(), secrets.into());
     }
     if matches!(about, Boxes | Program) {
-        let found = boxes(&home, &act.names);
+        // Behind the box, a name for an image.
+        let named = if path == "commit" { act.names.get(..1).unwrap_or_default() } else { &act.names };
+        let found = boxes(&home, named);
         if let (Some(right), [only]) = (right(path), &found[..]) {
             act.details.extend(caller(context, only, right).map(|who| ("as".to_owned(), who.into())));
         }
@@ -326,7 +331,7 @@ fn right(path: &str) -> Option<Right> {
     Some(match path {
         "exec" => Right::Exec,
         "attach" => Right::Attach,
-        "cp" => Right::Cp,
+        "cp" | "diff" | "export" | "commit" => Right::Cp,
         _ => return None,
     })
 }

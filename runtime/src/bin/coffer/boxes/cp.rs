@@ -4,7 +4,7 @@
 
 mod across;
 mod nowhere;
-mod pump;
+pub mod pump;
 mod tar_stream;
 
 use std::io;

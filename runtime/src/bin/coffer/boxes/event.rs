@@ -21,6 +21,8 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("stop", "container", "stop"),
     ("restart", "container", "restart"),
     ("attach.start", "container", "attach"),
+    ("export", "container", "export"),
+    ("commit", "container", "commit"),
     ("exec.start", "container", "exec_start"),
     ("exec", "container", "exec_die"),
     ("pull", "image", "pull"),

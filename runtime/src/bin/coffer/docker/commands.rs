@@ -6,17 +6,6 @@ use super::row::{Row, but, no};
 pub const COMMANDS: &[Row] = &[
     // Boxes.
     but(
-        &["commit", "container commit"],
-        "boxes do not become images yet",
-        "build the image elsewhere, and `coffer load` or `coffer pull` it",
-    ),
-    no(&["diff", "container diff"], "what a box wrote is not listed yet"),
-    but(
-        &["export", "container export"],
-        "file systems of boxes are not exported yet",
-        "`coffer exec BOX sh -c 'cd / && tar cf - $(ls -A | grep -vxE \"proc|sys|dev\")' > box.tar` does it where the image has tar",
-    ),
-    but(
         &["container"],
         "containers are boxes here, and their commands stand by themselves",
         "`coffer ps`, `coffer run`, `coffer rm`: the word without `container`",

@@ -7,6 +7,7 @@ use super::row::{Row, but, no};
 pub const FLAGS: &[(&[&str], &[Row])] = &[
     (&["run", "create"], BOXES),
     (&["exec"], EXEC),
+    (&["commit"], COMMIT),
     (&["start"], START),
     (&["stop", "restart"], STOP),
     (&["update"], UPDATE),
@@ -124,6 +125,12 @@ const EXEC: &[Row] = &[
     but(&["--privileged"], "a box has a kernel of its own, and its program is root in it by default", "leave it out"),
     but(&["--env-file"], "variables come one by one", "`-e NAME=VALUE` for each"),
 ];
+
+const COMMIT: &[Row] = &[but(
+    &["-p", "--pause", "--no-pause"],
+    "what reads a box's files runs inside it, so that it cannot stand still meanwhile",
+    "leave it out, and stop what writes in the box first",
+)];
 
 const START: &[Row] = &[no(&["--checkpoint", "--checkpoint-dir"], "boxes are not saved and resumed yet")];
 

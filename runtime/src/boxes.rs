@@ -7,6 +7,7 @@ use coffer_spec::Tee;
 use coffer_verifier::measure::LaunchForm;
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthCheck;
 use crate::monitor::{Isolation, Limits};
 use crate::networks::BoxNetwork;
 use crate::publish::Publish;
@@ -84,6 +85,9 @@ pub struct BoxOptions {
     /// How much of its output is kept.
     #[serde(default)]
     pub log: LogLimits,
+    /// How its health is looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
 }
 
 /// How much of a box's output is kept: in so many files, each of so many bytes.
@@ -238,6 +242,8 @@ pub mod files {
     pub const NETWORK: &str = "net.sock";
     /// Ports of the host that lead to the running box.
     pub const PORTS: &str = "ports.json";
+    /// Health of the running box.
+    pub const HEALTH: &str = crate::health::FILE;
     /// Commands to the supervisor.
     pub const CONTROL: &str = "control.sock";
 
@@ -272,7 +278,7 @@ pub fn clean_run_files(folder: &Path) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let of_a_run = BOOT_FILES.contains(&&*name)
-            || [files::SPEC_DISK, files::SCRATCH, files::PORTS].contains(&&*name)
+            || [files::SPEC_DISK, files::SCRATCH, files::PORTS, files::HEALTH].contains(&&*name)
             || name.contains(".sock")
             || name.starts_with('.');
         if of_a_run {
@@ -311,6 +317,7 @@ pub(crate) mod tests {
             stop_timeout: None,
             restart: RestartPolicy::No,
             log: LogLimits::default(),
+            health: None,
         }
     }
 
@@ -354,6 +361,7 @@ pub(crate) mod tests {
             files::SECRETS,
             files::SCRATCH,
             files::PORTS,
+            files::HEALTH,
             "vsock.sock",
             "vsock.sock_4026531840",
             files::CONTROL,

@@ -7,6 +7,7 @@
 
 mod bounded;
 pub mod boxes;
+pub mod health;
 pub mod home;
 pub mod id;
 pub mod lock;

@@ -26,6 +26,8 @@ pub struct ImageConfig {
     pub volumes: Vec<String>,
     /// STOPSIGNAL as written.
     pub stop_signal: Option<String>,
+    /// HEALTHCHECK.
+    pub healthcheck: Option<Healthcheck>,
     /// LABEL.
     pub labels: BTreeMap<String, String>,
     /// Creation time as written (RFC 3339).
@@ -34,6 +36,26 @@ pub struct ImageConfig {
     pub diff_ids: Vec<Digest>,
     /// `os/architecture`.
     pub platform: String,
+}
+
+/// How an image wants its health to be looked at, as it says it: times in nanoseconds; what is 0, or less, is not said.
+///
+/// Source: Docker's image specification 1.2, "Healthcheck".
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// `NONE`; `CMD` and a program with its arguments; or `CMD-SHELL` and a line for the shell. Nothing: whatever was said before.
+    pub test: Vec<String>,
+    /// Between one look and the next.
+    pub interval: i64,
+    /// Of one look.
+    pub timeout: i64,
+    /// In which failures do not count.
+    pub start_period: i64,
+    /// Between looks in that time.
+    pub start_interval: i64,
+    /// Failures, one after the other, that make it unhealthy.
+    pub retries: i64,
 }
 
 impl ImageConfig {
@@ -56,6 +78,7 @@ impl ImageConfig {
             exposed_ports: config.exposed_ports.unwrap_or_default().into_keys().collect(),
             volumes: config.volumes.unwrap_or_default().into_keys().collect(),
             stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
+            healthcheck: config.healthcheck.filter(|health| *health != Healthcheck::default()),
             labels: config.labels.unwrap_or_default(),
             created: wire.created,
             diff_ids: diff_ids.map_err(|error| malformed(error.to_string()))?,
@@ -69,7 +92,8 @@ impl ImageConfig {
 
     fn items(&self) -> usize {
         let lists = [&self.entrypoint, &self.cmd, &self.env, &self.exposed_ports, &self.volumes];
-        lists.map(Vec::len).iter().sum::<usize>() + self.labels.len() + self.diff_ids.len()
+        let health = self.healthcheck.as_ref().map_or(0, |health| health.test.len());
+        lists.map(Vec::len).iter().sum::<usize>() + health + self.labels.len() + self.diff_ids.len()
     }
 
     /// Whether this image runs in our guests.
@@ -113,6 +137,7 @@ struct Wanted {
     exposed_ports: Option<BTreeMap<String, IgnoredAny>>,
     volumes: Option<BTreeMap<String, IgnoredAny>>,
     stop_signal: Option<String>,
+    healthcheck: Option<Healthcheck>,
     labels: Option<BTreeMap<String, String>>,
 }
 
@@ -133,7 +158,8 @@ mod tests {
     #[test]
     fn reads_nulls_and_absence_alike() {
         let full = br#"{"architecture":"amd64","os":"linux","created":"2026-01-02T03:04:05Z","config":{"Env":null,"Cmd":["sh"],
-            "ExposedPorts":{"80/tcp":{},"443/tcp":{}},"Volumes":null,"WorkingDir":"","StopSignal":"SIGQUIT","Labels":null},
+            "ExposedPorts":{"80/tcp":{},"443/tcp":{}},"Volumes":null,"WorkingDir":"","StopSignal":"SIGQUIT","Labels":null,
+            "Healthcheck":{"Test":["CMD","true"],"Interval":1000000000}},
             "rootfs":{"type":"layers","diff_ids":[]}}"#;
         let config = ImageConfig::parse(full).unwrap();
         assert_eq!(config.cmd, ["sh"]);
@@ -141,6 +167,8 @@ mod tests {
         assert_eq!(config.working_dir, "/");
         assert_eq!(config.stop_signal.as_deref(), Some("SIGQUIT"));
         assert!(config.is_linux_amd64());
+        let health = config.healthcheck.unwrap();
+        assert_eq!((health.test, health.interval, health.retries), (vec!["CMD".to_owned(), "true".to_owned()], 1_000_000_000, 0));
         let bare = br#"{"architecture":"arm64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
         let config = ImageConfig::parse(bare).unwrap();
         assert!(!config.is_linux_amd64());

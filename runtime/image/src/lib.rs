@@ -45,7 +45,7 @@ mod limit;
 pub mod rootfs;
 pub mod snapshot;
 
-pub use config::ImageConfig;
+pub use config::{Healthcheck, ImageConfig};
 pub use digest::Digest;
 pub use error::ImageError;
 pub use history::HistoryStep;

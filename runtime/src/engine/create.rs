@@ -16,6 +16,7 @@ use super::{
     BoxRequest, DescribeError, Described, Engine, Fault, Hint, KeptError, OpenError, Progress, ProgressFn, Workload,
 };
 use crate::boxes::{BoxOptions, LogLimits, Timings, files, unix_ms};
+use crate::health::{HealthCheck, HealthWords};
 use crate::home::{HomeError, private_folder};
 use crate::id::{BoxId, NameError, check_name, random_name};
 use crate::id_block::SignedLaunch;
@@ -42,6 +43,8 @@ pub struct CreateRequest {
     pub restart: RestartPolicy,
     /// How much of its output is kept, if that was said.
     pub log: Option<LogLimits>,
+    /// How its health is looked at.
+    pub health: HealthWords,
     /// Whose launch it is.
     pub identity: Option<LaunchIdentity>,
     /// What its phases are counted from.
@@ -145,6 +148,7 @@ impl Engine {
             let message = "the spec of this box does not let its host read the output, so that none is kept here";
             return Err(Failure::new(Class::Usage, message).hint("bound nothing, or let the host read it").into());
         }
+        let health = health(&request.health, &described, progress)?;
         let tee = described.document.spec().tee;
         check_hardware(tee)?;
         LaunchIdentity::check_tee(request.identity.as_ref(), tee)?;
@@ -183,6 +187,7 @@ impl Engine {
         record.options.restart = request.restart;
         record.options.log = request.log.unwrap_or_default();
         record.options.stop_timeout = request.stop_timeout;
+        record.options.health = health;
         let provided = self.provide(&described.data, record.options.volume_kind());
         let Described { snapshots, document, rootfs, placed, .. } = described;
         let recorded = provided.map_err(CreateError::from).and_then(|provided| {
@@ -222,6 +227,22 @@ impl Engine {
             }
         }
     }
+}
+
+/// How its health is looked at, where its host may look.
+fn health(words: &HealthWords, of: &Described, progress: Option<&ProgressFn>) -> Result<Option<HealthCheck>, Failure> {
+    let health = words.over(of.image.config.healthcheck.as_ref())?;
+    if health.is_none() || of.document.spec().host_may.allows(Act::Exec) {
+        return Ok(health);
+    }
+    if words.ask_for_looks() {
+        let message = "the spec of this box does not let its host exec, so that nobody looks at its health";
+        return Err(Failure::new(Class::Usage, message).hint("look by no program, or let the host exec"));
+    }
+    if let Some(progress) = progress {
+        progress(Progress::HealthLeftOut);
+    }
+    Ok(None)
 }
 
 impl Described {
@@ -270,6 +291,7 @@ impl Described {
                 stop_timeout: None,
                 restart: RestartPolicy::No,
                 log: LogLimits::default(),
+                health: None,
             },
             timings,
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use coffer_spec::Document;
 
 use super::{Engine, Fault, Hint, OpenError};
+use crate::health::Health;
 use crate::id_block::{IdFacts, SignedLaunch};
 use crate::publish::Publish;
 use crate::published;
@@ -23,6 +24,8 @@ pub struct Inspection {
     pub id_block: Option<IdFacts>,
     /// Ports of the host that lead into it while it runs.
     pub ports: Option<Vec<Publish>>,
+    /// Its health, while it runs and is looked at.
+    pub health: Option<Health>,
     /// Where its files are.
     pub folder: PathBuf,
 }
@@ -86,6 +89,7 @@ impl Engine {
         let ports = self.ports_of(&record).ok();
         let document = own_spec(&folder, &record.options).ok();
         let id_block = SignedLaunch::of_box(&folder, &record.options).ok().flatten().map(|signed| signed.facts());
-        Ok(Inspection { record, document, id_block, ports, folder })
+        let health = self.health(&record);
+        Ok(Inspection { record, document, id_block, ports, health, folder })
     }
 }

@@ -1,6 +1,7 @@
 //! Lists boxes.
 
 use super::{Engine, OpenError};
+use crate::health::{Health, HealthStatus};
 use crate::lock::BoxLock;
 use crate::publish::Publish;
 use crate::state::{BoxRecord, BoxState};
@@ -28,6 +29,8 @@ pub struct Filter {
     pub ports: Vec<Port>,
     /// Networks.
     pub networks: Vec<String>,
+    /// Health; `None` of those at which nobody looks.
+    pub healths: Vec<Option<HealthStatus>>,
 }
 
 /// Which published port.
@@ -104,12 +107,22 @@ impl Engine {
         let mut boxes = if filter.states.contains(&BoxState::Removed) { state.removed()? } else { Vec::new() };
         boxes.extend(state.all()?);
         boxes.sort_by(|one, other| other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id)));
+        let is_well = |found: &BoxRecord| {
+            filter.healths.is_empty() || filter.healths.contains(&self.health(found).map(|health| health.status))
+        };
         boxes.retain(|found| {
             filter.admits(found)
+                && is_well(found)
                 && before.as_ref().is_none_or(|(created, id)| found.created < *created && found.id != *id)
                 && since.as_ref().is_none_or(|(created, id)| found.created > *created && found.id != *id)
         });
         Ok(boxes)
+    }
+
+    /// Health of a box that runs and is looked at. One that cannot be read is starting: it is written at each look.
+    pub fn health(&self, record: &BoxRecord) -> Option<Health> {
+        record.options.health.as_ref().filter(|_| record.state.is_up())?;
+        Some(Health::read(&self.home().ok()?.box_folder(&record.id)).unwrap_or_default())
     }
 
     /// A supervisor has it: it runs, or is just being started, which its record does not say yet.

@@ -25,6 +25,8 @@ pub enum Progress<'a> {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The image's HEALTHCHECK is left out: the host may run nothing in the box.
+    HealthLeftOut,
 }
 
 /// Hears of progress. Called from the threads that do the work; must not block.

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{BoxRecord, Ending, State, StateError};
+use crate::health::HealthStatus;
 use crate::id::BoxId;
 use crate::trail::{Act, LineBox, OF_BOXES, Outcome};
 
@@ -15,6 +16,16 @@ impl State {
     pub fn settled(&self) -> Result<(), StateError> {
         // Lines are written by whoever holds this.
         Ok(self.change()?.commit()?)
+    }
+
+    /// A box that runs has another health.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn tell_health(&self, id: &BoxId, status: HealthStatus) -> Result<(), StateError> {
+        let all = self.change()?;
+        self.tell_of(id, "box.health", Map::from_iter([("health".to_owned(), status.word().into())]))?;
+        Ok(all.commit()?)
     }
 
     /// What happens to a box, with what it is found by.

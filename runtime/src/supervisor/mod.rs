@@ -28,6 +28,7 @@
 mod again;
 pub mod control;
 mod fate;
+mod health;
 pub mod lifeline;
 mod lines;
 pub(crate) mod logs;

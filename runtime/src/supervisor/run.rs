@@ -12,13 +12,14 @@ use coffer_rim::{Class, Classify as _, Failure};
 use coffer_spec::{Act, Document, Tee};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::again::{self, Again, Waited};
 use super::control::{self, Asked, Command};
 use super::fate::{self, Fate};
+use super::health::{self, Looking};
 use super::lifeline;
 use super::lines::{self, RelayFailure};
 use super::logs;
@@ -26,6 +27,7 @@ use super::message::{Message, Reporter};
 use super::networks;
 use crate::agent;
 use crate::boxes::{BOOT_FILES, Timings, clean_run_files, files, unix_ms, unix_us};
+use crate::health::HealthStatus;
 use crate::home::Home;
 use crate::id::BoxId;
 use crate::launch::{self, Prepared};
@@ -155,6 +157,8 @@ impl Order<'_> {
             runs_since: None,
             log: None,
             network: None,
+            health: None,
+            paused: watch::channel(false).0,
         };
         let outcome = run.play_out(self, line, &mut inbox).await;
         let (message, recorded) = run.conclude(outcome);
@@ -185,6 +189,7 @@ enum Input {
     Command(Asked),
     CommandLost,
     StopRefused(Failure),
+    Health(HealthStatus),
 }
 
 /// How a run ended, if it began.
@@ -218,6 +223,9 @@ struct Run {
     log: Option<JoinHandle<()>>,
     /// Of the guest's card.
     network: Option<network::Running>,
+    /// Whoever looks at its health.
+    health: Option<Looking>,
+    paused: watch::Sender<bool>,
 }
 
 impl Run {
@@ -279,7 +287,7 @@ impl Run {
                 () = sleep_until(deadline) => self.too_late(guest.as_mut()),
             }
         };
-        self.network = None;
+        (self.network, self.health) = (None, None);
         self.hear_the_last(&document, inbox).await;
         Ok(Outcome::Ended(end, monitor.name()))
     }
@@ -416,6 +424,11 @@ impl Run {
                 self.not_wanted(false);
                 self.stop(ORPHAN_GRACE, guest);
             }
+            Input::Health(status) => {
+                if let Err(error) = self.state.tell_health(&self.record.id, status) {
+                    tracing::warn!(%error, "another health of the box is not in the trail");
+                }
+            }
             Input::StopRefused(error) => {
                 tracing::info!(%error, "the guest does not stop on request, so it is killed");
                 // A spec that does not let its host ask is no surprise to whoever wrote it.
@@ -447,6 +460,7 @@ impl Run {
             return Err(error.into());
         }
         self.life = Life::Paused;
+        self.paused.send_replace(true);
         Ok(())
     }
 
@@ -456,12 +470,14 @@ impl Run {
         }
         guest.resume()?;
         self.life = Life::Running;
+        self.paused.send_replace(false);
         Ok(self.state.set_paused(&self.record.id, false)?)
     }
 
     /// Asks a guest that can answer, and kills one that cannot. A stop beside another joins it.
     fn stop(&mut self, grace: u32, guest: &mut dyn Running) {
         self.fate.stop_asked = true;
+        self.health = None;
         if self.life == Life::Paused
             && let Err(error) = self.resume(guest)
         {
@@ -516,6 +532,7 @@ impl Run {
                 self.runs_since.get_or_insert_with(Instant::now);
                 if self.life == Life::Booting {
                     self.life = Life::Running;
+                    self.look_at_health();
                 }
             }
             // A status is one byte; a guest that says more says something else.
@@ -529,9 +546,16 @@ impl Run {
         if phase.is_end() {
             let deadline = Instant::now() + self.patience.power_off;
             self.deadline = if self.life == Life::Ending { self.deadline.min(deadline) } else { deadline };
-            self.life = Life::Ending;
+            (self.life, self.health) = (Life::Ending, None);
         }
         self.reached(phase.word(), Some(event.since_boot_us));
+    }
+
+    fn look_at_health(&mut self) {
+        let Some(check) = self.record.options.health.clone() else { return };
+        let (changed, told) = mpsc::channel(4);
+        self.forward(told, Input::Health);
+        self.health = Some(health::look(self.folder.clone(), check, self.paused.subscribe(), changed));
     }
 
     /// Notes a phase, records it once the box is recorded as running, and tells the command.

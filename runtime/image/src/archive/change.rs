@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 /// Why an instruction is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "\"{}\" is no change: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR, and what they take",
+    "\"{}\" is no change: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR, and what they take",
     coffer_rim::Foreign(found)
 )]
 pub struct ChangeError {
@@ -58,6 +58,7 @@ impl Changes {
                 }
                 self.set("Entrypoint", command(rest));
             }
+            "HEALTHCHECK" => self.set("Healthcheck", health(rest)?),
             "USER" => self.set("User", json!(rest)),
             "WORKDIR" => self.set("WorkingDir", json!(rest)),
             "STOPSIGNAL" => self.set("StopSignal", json!(rest)),
@@ -115,6 +116,54 @@ fn command(text: &str) -> Value {
     json!(list(text).unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned(), text.to_owned()]))
 }
 
+/// `NONE`, or options and `CMD` with what that takes.
+fn health(mut text: &str) -> Option<Value> {
+    let mut said = Map::new();
+    while let Some(option) = text.strip_prefix("--") {
+        let (option, rest) = option.split_once(char::is_whitespace)?;
+        let (name, value) = option.split_once('=')?;
+        let (key, value) = match name {
+            "interval" => ("Interval", nanoseconds(value)?),
+            "timeout" => ("Timeout", nanoseconds(value)?),
+            "start-period" => ("StartPeriod", nanoseconds(value)?),
+            "start-interval" => ("StartInterval", nanoseconds(value)?),
+            "retries" => ("Retries", value.parse().ok().filter(|count| *count > 0)?),
+            _ => return None,
+        };
+        said.insert(key.to_owned(), json!(value));
+        text = rest.trim_start();
+    }
+    let test = match text.split_once(char::is_whitespace) {
+        None if text.eq_ignore_ascii_case("NONE") && said.is_empty() => json!(["NONE"]),
+        Some((word, rest)) if word.eq_ignore_ascii_case("CMD") => match list(rest.trim()) {
+            Some(words) => json!([vec!["CMD".to_owned()], words].concat()),
+            None => json!(["CMD-SHELL", rest.trim()]),
+        },
+        _ => return None,
+    };
+    said.insert("Test".to_owned(), test);
+    Some(Value::Object(said))
+}
+
+/// A length of time in Go's form, in whole numbers.
+fn nanoseconds(mut text: &str) -> Option<i64> {
+    let mut total = 0_i64;
+    while !text.is_empty() {
+        let (number, rest) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+        let (unit, rest) = rest.split_at(rest.bytes().take_while(u8::is_ascii_alphabetic).count());
+        let unit = match unit {
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(unit)?)?;
+        text = rest;
+    }
+    Some(total).filter(|total| *total > 0)
+}
+
 /// `NAME=VALUE` several times, values maybe in double quotes; or `NAME VALUE` once.
 fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     let first = text.split_whitespace().next()?;
@@ -158,14 +207,18 @@ mod tests {
             "USER 7:8",
             "WORKDIR /w",
             "STOPSIGNAL SIGQUIT",
+            "HEALTHCHECK --interval=1m30s --retries=2 CMD test -e /x",
         ];
         let changes = Changes::parse(&lines.map(str::to_owned)).unwrap();
         let expected = json!({
             "Cmd": ["sh", "-c", "true"], "Entrypoint": ["/bin/sh", "-c", "/init now"], "Env": ["A=b", "C=d e", "F=g h"],
             "ExposedPorts": {"80/tcp": {}, "53/udp": {}}, "Volumes": {"/a b": {}, "/c": {}, "/d": {}}, "Labels": {"x": "1"},
             "User": "7:8", "WorkingDir": "/w", "StopSignal": "SIGQUIT",
+            "Healthcheck": {"Test": ["CMD-SHELL", "test -e /x"], "Interval": 90_000_000_000_u64, "Retries": 2},
         });
         assert_eq!(changes.document(), expected);
+        assert_eq!(health("none"), Some(json!({"Test": ["NONE"]})));
+        assert_eq!(health("CMD [\"a\", \"b\"]"), Some(json!({"Test": ["CMD", "a", "b"]})));
     }
 
     #[test]
@@ -189,7 +242,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_by_its_words() {
-        for line in ["", "CMD", "CMD  ", "RUN true", "ENV A", "ENV =b", "ENV a b=c =d", "LABEL A=\"b"] {
+        for line in ["", "CMD", "CMD  ", "RUN true", "ENV A", "ENV =b", "ENV a b=c =d", "LABEL A=\"b", "HEALTHCHECK",
+            "HEALTHCHECK CMD", "HEALTHCHECK --interval=1 CMD x", "HEALTHCHECK --bogus=1s CMD x", "HEALTHCHECK --retries=0 CMD x", "HEALTHCHECK x"] {
             let found = Changes::parse(&[line.to_owned()]).map(Changes::document);
             assert!(found.is_err() || line == "ENV a b=c =d", "{line}: {found:?}");
         }

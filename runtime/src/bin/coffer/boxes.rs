@@ -13,6 +13,7 @@ pub mod exec;
 pub mod export;
 pub mod filters;
 pub mod flags;
+pub mod health;
 pub mod hold;
 pub mod inspect;
 pub mod kill;

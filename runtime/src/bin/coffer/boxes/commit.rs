@@ -31,7 +31,7 @@ Examples:
   coffer commit -m 'with tools' -a ann -c 'CMD [\"/bin/httpd\"]' -c 'ENV MODE=fast' web registry.example/team/web:2"
 )]
 pub struct Args {
-    /// What it runs, as a Dockerfile says it: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR.
+    /// What it runs, as a Dockerfile says it: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR.
     #[arg(short, long, value_name = "INSTRUCTION")]
     change: Vec<String>,
     /// A word for its history.

@@ -11,6 +11,7 @@ use crate::table;
 const WORDS: &[(&str, &str, &str)] = &[
     ("box.create", "container", "create"),
     ("box.start", "container", "start"),
+    ("box.health", "container", "health_status"),
     ("box.pause", "container", "pause"),
     ("box.unpause", "container", "unpause"),
     ("box.die", "container", "die"),
@@ -70,7 +71,8 @@ impl Event {
             }
         }
         let program = line.details.get("program").and_then(Value::as_str).filter(|_| word == "exec_start");
-        let action = program.map_or_else(|| word.to_owned(), |program| format!("{word}: {program}"));
+        let more = line.details.get("health").and_then(Value::as_str).or(program);
+        let action = more.map_or_else(|| word.to_owned(), |more| format!("{word}: {more}"));
         let about = |id: &str, more: &[(&str, &str)]| {
             let mut attributes = attributes.clone();
             attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))));

@@ -2,6 +2,7 @@
 
 use coffer_runtime::BoxState;
 use coffer_runtime::engine::{Filter, Port};
+use coffer_runtime::health::HealthStatus;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -25,6 +26,8 @@ pub fn boxes(texts: &[String]) -> Result<Filter, CliError> {
             ("ancestor", value) => filter.images.push(value.into()),
             ("before", value) => filter.before = Some(value.into()),
             ("since", value) => filter.since = Some(value.into()),
+            ("health", "none") => filter.healths.push(None),
+            ("health", value) => filter.healths.push(Some(HealthStatus::from_word(value).ok_or_else(invalid)?)),
             ("network", value) => filter.networks.push(value.into()),
             ("publish", value) => filter.ports.push(Port::OfHost(port(value).ok_or_else(invalid)?)),
             ("expose", value) => filter.ports.push(Port::OfBox(port(value).ok_or_else(invalid)?)),
@@ -35,7 +38,7 @@ pub fn boxes(texts: &[String]) -> Result<Filter, CliError> {
 }
 
 const KEYS: &str = "filters are name=TEXT, id=PREFIX, status=created|running|paused|restarting|exited|dead|removed, label=KEY[=VALUE], \
-                    exited=CODE, ancestor=IMAGE, before=BOX, since=BOX, network=NAME, publish=PORT and expose=PORT";
+                    exited=CODE, ancestor=IMAGE, before=BOX, since=BOX, network=NAME, health=starting|healthy|unhealthy|none, publish=PORT and expose=PORT";
 
 /// `KEY` or `KEY=VALUE`.
 pub fn label(text: &str) -> (String, Option<String>) {
@@ -126,6 +129,7 @@ mod tests {
             "publish=x",
             "expose=70000",
             "label=",
+            "health=well",
         ] {
             assert_eq!(boxes(&[bad.into()]).err().unwrap().class, Class::Usage, "{bad}");
         }

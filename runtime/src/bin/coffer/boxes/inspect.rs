@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use coffer_runtime::engine::Inspection;
+use coffer_runtime::health::{Health, HealthCheck, Look};
 use coffer_runtime::networks::BoxNetwork;
 use coffer_runtime::publish::Publish;
 use coffer_runtime::request::tmpfs_options;
@@ -61,7 +62,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 fn describe(inspection: &Inspection) -> Value {
-    let Inspection { record, document: spec, id_block, ports, folder } = inspection;
+    let Inspection { record, document: spec, id_block, ports, health, folder } = inspection;
     let time = |moment: Option<i64>| moment.map(table::rfc3339);
     let options = &record.options;
     // Zero is Docker's for what nothing bounds.
@@ -85,12 +86,14 @@ fn describe(inspection: &Inspection) -> Value {
             "ExitCode": record.exit_code.unwrap_or(0), "Error": record.error.clone().unwrap_or_default(),
             "Reason": record.reason,
             "StartedAt": time(record.started), "FinishedAt": time(record.finished),
+            "Health": health.as_ref().map(health_json),
         },
         "Config": {
             "Image": record.image,
             "Env": spec.as_ref().map(|d| d.spec().process.env.clone()),
             "WorkingDir": spec.as_ref().map(|d| d.spec().process.cwd.clone()),
             "User": spec.as_ref().map(|d| d.spec().process.user.clone()),
+            "Healthcheck": options.health.as_ref().map(check_json),
             "Labels": options.labels, "StopTimeout": options.stop_timeout,
             "StopSignal": spec.as_ref().map(|d| d.spec().process.stop_signal),
             "Hostname": spec.as_ref().map(|d| d.spec().process.hostname.to_string()),
@@ -119,6 +122,26 @@ fn describe(inspection: &Inspection) -> Value {
         },
         "Timings": timings_json(&record.timings),
         "Folder": folder,
+    })
+}
+
+/// As Docker has it.
+fn health_json(health: &Health) -> Value {
+    let look = |look: &Look| {
+        json!({ "Start": table::rfc3339(look.start), "End": table::rfc3339(look.end), "ExitCode": look.exit_code, "Output": look.output })
+    };
+    json!({
+        "Status": health.status, "FailingStreak": health.failing_streak,
+        "Log": health.log.iter().map(look).collect::<Vec<_>>(),
+    })
+}
+
+/// As Docker has it: times in nanoseconds.
+fn check_json(check: &HealthCheck) -> Value {
+    let nanos = |ms: u64| ms.saturating_mul(1_000_000);
+    json!({
+        "Test": check.test, "Interval": nanos(check.interval_ms), "Timeout": nanos(check.timeout_ms),
+        "StartPeriod": nanos(check.start_period_ms), "StartInterval": nanos(check.start_interval_ms), "Retries": check.retries,
     })
 }
 

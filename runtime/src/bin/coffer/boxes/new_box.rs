@@ -12,6 +12,7 @@ use coffer_runtime::request::bytes;
 use coffer_runtime::{BoxId, RestartPolicy};
 
 use crate::boxes::flags::{BoxFlags, secrets_in_the_open};
+use crate::boxes::health::HealthFlags;
 use crate::boxes::unproven;
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError, NamedFile as _};
@@ -49,6 +50,8 @@ pub struct NewBox {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
+    health: HealthFlags,
+    #[command(flatten)]
     id: IdFlags,
     #[command(flatten)]
     flags: BoxFlags,
@@ -68,6 +71,7 @@ impl NewBox {
             stop_timeout: self.stop_timeout,
             restart: self.restart,
             log: self.log()?,
+            health: self.health.words(),
             identity: self.id.identity()?,
             timings,
         })

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use coffer_runtime::boxes::unix_ms;
+use coffer_runtime::health::HealthStatus;
 use coffer_runtime::publish::Publish;
 use coffer_runtime::{BoxRecord, BoxState};
 use coffer_spec::Tee;
@@ -47,7 +48,7 @@ pub struct Args {
     #[arg(long, value_name = "TEMPLATE")]
     format: Option<String>,
     /// name=TEXT, id=PREFIX, status=created|running|paused|restarting|exited|dead|removed, label=KEY[=VALUE], exited=CODE, ancestor=IMAGE,
-    /// before=BOX, since=BOX, network=NAME, publish=PORT or expose=PORT; values of one key are alternatives, but for labels. Removed are boxes
+    /// before=BOX, since=BOX, network=NAME, health=starting|healthy|unhealthy|none, publish=PORT or expose=PORT; values of one key are alternatives, but for labels. Removed are boxes
     /// of --rm that did not come to run their workload.
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
@@ -66,16 +67,18 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     boxes.truncate(most.unwrap_or(usize::MAX));
     // What cannot be read of one box keeps nobody from seeing the others.
     let ports = |found: &BoxRecord| engine.ports_of(found).ok();
+    let health = |found: &BoxRecord| engine.health(found).map(|health| health.status);
     let shown = |found: &BoxRecord| Shown {
         size: args.size.then(|| engine.disk_bytes(found).ok()).flatten(),
         whole: args.no_trunc,
         ports: ports(found),
+        health: health(found),
     };
     if context.json {
         println!(
             "{}",
             serde_json::Value::from(
-                boxes.iter().map(|found| summary(found, ports(found).as_deref())).collect::<Vec<_>>()
+                boxes.iter().map(|found| summary(found, ports(found).as_deref(), health(found))).collect::<Vec<_>>()
             )
         );
     } else if args.quiet {
@@ -129,6 +132,7 @@ struct Shown {
     size: Option<u64>,
     whole: bool,
     ports: Option<Vec<Publish>>,
+    health: Option<HealthStatus>,
 }
 
 impl Shown {
@@ -139,7 +143,7 @@ impl Shown {
             found.image.clone(),
             self.command(found),
             created(found),
-            if self.whole { whole_status(found) } else { status(found) },
+            self.status(found),
             tee_word(found.options.tee).into(),
             self.ports(),
             found.name.clone(),
@@ -162,6 +166,10 @@ impl Shown {
         ports.map_or("?".to_owned(), |ports| ports.iter().map(Publish::to_string).collect::<Vec<_>>().join(", "))
     }
 
+    fn status(&self, found: &BoxRecord) -> String {
+        if self.whole { whole_status(found, self.health) } else { status(found, self.health) }
+    }
+
     fn fields(&self, found: &BoxRecord) -> Fields {
         let options = &found.options;
         let labels: Vec<_> = options.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -170,7 +178,7 @@ impl Shown {
                 "ID": self.id(found), "Image": found.image, "ImageID": options.image_digest,
                 "Command": self.command(found), "CreatedAt": table::rfc3339(found.created),
                 "RunningFor": created(found), "State": found.state,
-                "Status": if self.whole { whole_status(found) } else { status(found) }, "Ports": self.ports(),
+                "Status": self.status(found), "Ports": self.ports(),
                 "Names": found.name, "Labels": labels.join(","), "LocalVolumes": (options.volumes + options.data.len()).to_string(),
                 "Size": self.size.map(table::size).unwrap_or_default(), "TEE": tee_word(options.tee),
                 "Isolation": options.isolation, "ExitCode": found.exit_code,
@@ -192,12 +200,19 @@ fn cut(text: &str, most: usize) -> String {
     text.chars().take(most - 1).collect::<String>() + "…"
 }
 
-/// `Up 3 seconds`, `Up 3 seconds (Paused)`, `Restarting (1) 2 seconds ago`, `Exited (0) 5 minutes ago`.
-pub fn status(found: &BoxRecord) -> String {
+/// `Up 3 seconds`, `Up 3 seconds (healthy)`, `Up 3 seconds (Paused)`, `Restarting (1) 2 seconds ago`, `Exited (0) 5 minutes ago`.
+fn status(found: &BoxRecord, health: Option<HealthStatus>) -> String {
     let since = |moment: Option<i64>| table::span(unix_ms() - moment.unwrap_or(found.created));
     match found.state {
         BoxState::Created => "Created".into(),
-        BoxState::Running => format!("Up {}", since(found.started)),
+        BoxState::Running => {
+            let health = match health {
+                None => String::new(),
+                Some(HealthStatus::Starting) => " (health: starting)".into(),
+                Some(status) => format!(" ({})", status.word()),
+            };
+            format!("Up {}{health}", since(found.started))
+        }
         BoxState::Paused => format!("Up {} (Paused)", since(found.started)),
         BoxState::Restarting => format!("Restarting {}", how_it_ended(found)),
         BoxState::Dead => "Dead".into(),
@@ -219,10 +234,10 @@ fn refusal(found: &BoxRecord) -> Option<String> {
 }
 
 /// [`status`], and why.
-fn whole_status(found: &BoxRecord) -> String {
+fn whole_status(found: &BoxRecord, health: Option<HealthStatus>) -> String {
     match &found.error {
-        Some(error) if !found.state.is_up() => format!("{}: {error}", status(found)),
-        _ => status(found),
+        Some(error) if !found.state.is_up() => format!("{}: {error}", status(found, health)),
+        _ => status(found, health),
     }
 }
 
@@ -235,10 +250,10 @@ pub fn tee_word(tee: Tee) -> &'static str {
     }
 }
 
-fn summary(found: &BoxRecord, ports: Option<&[Publish]>) -> serde_json::Value {
+fn summary(found: &BoxRecord, ports: Option<&[Publish]>, health: Option<HealthStatus>) -> serde_json::Value {
     json!({
         "id": found.id, "name": found.name, "image": found.image, "command": found.options.command,
-        "state": found.state, "status": status(found), "exit_code": found.exit_code, "error": found.error,
+        "state": found.state, "status": status(found, health), "health": health, "exit_code": found.exit_code, "error": found.error,
         "reason": found.reason,
         "labels": found.options.labels, "tee": tee_word(found.options.tee), "created": table::rfc3339(found.created),
         "ports": ports.map(|ports| ports.iter().map(port::row).collect::<Vec<_>>()),

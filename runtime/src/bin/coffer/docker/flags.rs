@@ -51,18 +51,6 @@ const BOXES: &[Row] = &[
     no(&["--sysctl"], "settings of the guest's kernel are not changed yet"),
     no(&["--runtime"], "there is one runtime; --isolation says what isolates the box"),
     // Life.
-    no(
-        &[
-            "--health-cmd",
-            "--health-interval",
-            "--health-retries",
-            "--health-timeout",
-            "--health-start-period",
-            "--health-start-interval",
-            "--no-healthcheck",
-        ],
-        "health is not checked yet",
-    ),
     but(&["--init"], "every box has an init that reaps and passes on signals", "leave it out"),
     // Resources.
     but(

@@ -20,7 +20,7 @@ use crate::table;
   coffer import root.tar.gz team/root:1
   tar -C root -c . | coffer import --change 'CMD [\"/bin/sh\"]' - team/root:1")]
 pub struct Args {
-    /// What it runs, as a Dockerfile says it: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR.
+    /// What it runs, as a Dockerfile says it: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR.
     #[arg(short, long, value_name = "INSTRUCTION")]
     change: Vec<String>,
     /// A word for its history.

@@ -25,6 +25,9 @@ pub fn shown(quiet: bool) -> Option<ProgressFn> {
         engine::Progress::OddVariable { entry, why } => {
             eprintln!("warning: an ENV entry of the image is left out, {why}: {}", foreign_at_most(entry, 80));
         }
+        engine::Progress::HealthLeftOut => {
+            eprintln!("warning: the image's HEALTHCHECK is left out: the host may run nothing in this box");
+        }
         _ => {}
     }))
 }

@@ -43,12 +43,8 @@ pub fn word(word: &str) -> Option<CliError> {
 fn flag(command: &str, given: &str) -> Option<CliError> {
     let given = given.split('=').next().unwrap_or(given);
     let of = flags::FLAGS.iter().filter(|(commands, _)| commands.contains(&command));
-    let word = if given.starts_with('-') { given } else { "NAME" };
-    let row = of.flat_map(|(_, rows)| *rows).find(|row| row.words.contains(&word))?;
+    let row = of.flat_map(|(_, rows)| *rows).find(|row| row.words.contains(&given))?;
     let command = if command.is_empty() { "coffer".to_owned() } else { format!("coffer {command}") };
-    if word == "NAME" {
-        return Some(row.failure(&format!("`{command}` takes no name")));
-    }
     let spelled = row.long(given).map_or_else(|| given.to_owned(), |long| format!("{given} ({long})"));
     Some(row.failure(&format!("`{command}` has no {spelled}")))
 }
@@ -73,7 +69,7 @@ mod tests {
                     None => parser(),
                 };
                 assert!(command.is_empty() || parser.get_name() == *command, "no such command: {command}");
-                for word in rows.iter().flat_map(|row| row.words).filter(|word| **word != "NAME") {
+                for word in rows.iter().flat_map(|row| row.words) {
                     let is_word = |arg: &clap::Arg| match word.strip_prefix("--") {
                         Some(long) => arg.get_long_and_visible_aliases().unwrap_or_default().contains(&long),
                         None => arg
@@ -93,7 +89,7 @@ mod tests {
             ("run", "-c", "--cpu-shares"),
             ("stop", "-s", "--signal"),
             ("rm", "-l", "--link"),
-            ("images", "-f", "--filter"),
+            ("images", "-a", "--all"),
             ("", "-H", "--host"),
             ("", "-c", "--context"),
             ("", "-l", "--log-level"),
@@ -103,7 +99,6 @@ mod tests {
             assert!(said.contains(&format!("has no {short} ({long}): ")), "{said}");
         }
         assert!(flag("logs", "--details").unwrap().message.starts_with("`coffer logs` has no --details: "));
-        assert!(flag("images", "busybox").unwrap().message.starts_with("`coffer images` takes no name: "));
         assert!(flag("ps", "busybox").is_none());
     }
 

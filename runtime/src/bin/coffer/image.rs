@@ -15,6 +15,7 @@ pub mod rmi;
 pub mod room;
 pub mod save;
 pub mod tag;
+pub mod wanted;
 
 use crate::row::{Entry, Group};
 

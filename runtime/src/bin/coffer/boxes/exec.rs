@@ -1,5 +1,6 @@
 //! `coffer exec`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_runtime::engine::{Engine, ExecInput, ExecOutput, ExecRequest, Trust as MustProve};
@@ -46,6 +47,9 @@ pub struct Args {
     /// Set an environment variable; without a value, ours.
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Read environment variables from a file.
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Working directory.
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
@@ -69,7 +73,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     ours.check()?;
     let request = ExecRequest {
         argv: argv.to_vec(),
-        env: variables(&args.env)?,
+        env: last_of_each(variables(&args.env_file, &args.env)?),
         cwd: args.workdir.clone(),
         user: args.user.clone(),
         terminal: args.tty.then(size),
@@ -104,6 +108,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         (told, code)
     });
     output.end(context, told)
+}
+
+/// Of several values of a name the last: what `-e` sets goes before a file.
+fn last_of_each(all: Vec<String>) -> Vec<String> {
+    let name = |entry: &String| entry.split('=').next().unwrap_or_default().to_owned();
+    let is_last = |at: usize| !all.iter().skip(at + 1).any(|later| name(later) == name(&all[at]));
+    (0..all.len()).filter(|at| is_last(*at)).map(|at| all[at].clone()).collect()
 }
 
 /// The box, and what runs there.
@@ -145,6 +156,12 @@ mod tests {
     struct Line {
         #[command(flatten)]
         args: Args,
+    }
+
+    #[test]
+    fn of_several_values_of_a_variable_the_last_counts() {
+        let all = ["A=1", "B=2", "A=3"].map(str::to_owned).to_vec();
+        assert_eq!(last_of_each(all), ["B=2", "A=3"]);
     }
 
     #[test]

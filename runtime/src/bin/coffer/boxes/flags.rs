@@ -414,7 +414,7 @@ impl BoxFlags {
             tenant: self.tenant.clone(),
             args: self.words.get(1..).unwrap_or_default().to_vec(),
             entrypoint: self.entrypoint.clone(),
-            env: self.environment()?,
+            env: variables(&self.env_file, &self.env)?,
             cwd: self.workdir.clone(),
             user: self.user.clone(),
             stop_signal: self.stop_signal.clone(),
@@ -489,17 +489,6 @@ impl BoxFlags {
             return Err(CliError::new(Class::Usage, message).hint("--owner-authority needs --tee or --tee-simulate"));
         }
         self.owner_authority.as_deref().map(owner_list::authority).transpose()
-    }
-
-    fn environment(&self) -> Result<Vec<String>, CliError> {
-        let mut all = Vec::new();
-        for path in &self.env_file {
-            let text = input::read_text(path, input::DOCUMENT).named(format!("cannot read {}", path.display()))?;
-            let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
-            all.extend(lines.filter_map(from_ours));
-        }
-        all.extend(self.env.iter().filter_map(|entry| from_ours(entry)));
-        with_names(all)
     }
 
     /// Virtual processors as they were typed.
@@ -581,9 +570,19 @@ fn size(flag: &str, value: &str) -> Result<u64, CliError> {
     })
 }
 
-/// Variables as `-e` sets them.
-pub fn variables(entries: &[String]) -> Result<Vec<String>, CliError> {
-    with_names(entries.iter().filter_map(|entry| from_ours(entry)).collect())
+/// Variables as `--env-file` and `-e` set them, in this order.
+///
+/// # Errors
+/// Class `usage` for one without a name, `config` for a file.
+pub fn variables(files: &[PathBuf], entries: &[String]) -> Result<Vec<String>, CliError> {
+    let mut all = Vec::new();
+    for path in files {
+        let text = input::read_text(path, input::DOCUMENT).named(format!("cannot read {}", path.display()))?;
+        let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        all.extend(lines.filter_map(from_ours));
+    }
+    all.extend(entries.iter().filter_map(|entry| from_ours(entry)));
+    with_names(all)
 }
 
 fn with_names(all: Vec<String>) -> Result<Vec<String>, CliError> {

@@ -36,6 +36,9 @@ pub struct Args {
     /// Print each by a template, a box a line; `json` is one line of JSON.
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<String>,
+    /// What its files and its root file system take of the disk, too.
+    #[arg(short, long)]
+    size: bool,
     /// Names or ids.
     #[arg(required = true, value_name = "BOX")]
     boxes: Vec<String>,
@@ -52,7 +55,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     engine.open().map_err(error::of)?;
     let runtime = if args.owners { Some(context.runtime()?) } else { None };
     inspected::print(context, args.format.as_deref(), &args.boxes, |name| {
-        let mut described = engine.inspect(name).map_err(error::of).map(|inspection| describe(&inspection))?;
+        let inspection = engine.inspect(name).map_err(error::of)?;
+        let mut described = describe(&inspection);
+        if args.size {
+            described["SizeRw"] = engine.disk_bytes(&inspection.record).map_err(error::of)?.into();
+            described["SizeRootFs"] =
+                std::fs::metadata(&inspection.record.options.root).map_or(Value::Null, |root| root.len().into());
+        }
         if let Some(runtime) = &runtime {
             let told = runtime.block_on(engine.owners_in_force(name, &trust)).map_err(error::of)?;
             described["Tee"]["OwnersInForce"] = told.as_ref().map(in_force::described).into();

@@ -2,8 +2,7 @@
 
 use super::row::{Row, but, no};
 
-/// Commands, and the rows for each of them; the command without a name is `coffer` itself, and the word NAME is an argument that
-/// is no flag.
+/// Commands, and the rows for each of them; the command without a name is `coffer` itself.
 pub const FLAGS: &[(&[&str], &[Row])] = &[
     (&["run", "create"], BOXES),
     (&["exec"], EXEC),
@@ -20,7 +19,6 @@ pub const FLAGS: &[(&[&str], &[Row])] = &[
     (&["login"], LOGIN),
     (&["rmi"], RMI),
     (&["network"], NETWORK),
-    (&["version"], VERSION),
     (&[""], PROGRAM),
 ];
 
@@ -50,8 +48,6 @@ const BOXES: &[Row] = &[
     ),
     no(&["--sysctl"], "settings of the guest's kernel are not changed yet"),
     no(&["--runtime"], "there is one runtime; --isolation says what isolates the box"),
-    // Life.
-    but(&["--init"], "every box has an init that reaps and passes on signals", "leave it out"),
     // Resources.
     but(
         &[
@@ -111,7 +107,6 @@ const BOXES: &[Row] = &[
 
 const EXEC: &[Row] = &[
     but(&["--privileged"], "a box has a kernel of its own, and its program is root in it by default", "leave it out"),
-    but(&["--env-file"], "variables come one by one", "`-e NAME=VALUE` for each"),
 ];
 
 const COMMIT: &[Row] = &[but(
@@ -165,23 +160,12 @@ const RM: &[Row] = &[no(&["-l", "--link"], "boxes of one network know each other
 
 const LOGS: &[Row] = &[but(&["--details"], "labels are not shown beside output", "`coffer inspect BOX` shows them")];
 
-const INSPECT: &[Row] = &[
-    but(&["--type"], "it is about boxes alone", "`coffer --json images` is about images"),
-    no(&["-s", "--size"], "sizes of boxes are not shown yet"),
-];
+const INSPECT: &[Row] =
+    &[but(&["--type"], "it is about boxes alone", "`coffer image inspect IMAGE` is about images")];
 
 const IMAGES: &[Row] = &[
     but(&["-a", "--all"], "there are no hidden images", "leave it out"),
-    but(
-        &["NAME"],
-        "it lists all of them: lists of images are not filtered yet",
-        "`coffer images | grep NAME`, or `coffer --json images` for a script",
-    ),
-    but(
-        &["-f", "--filter", "--tree"],
-        "lists of images are not filtered yet",
-        "`coffer --json images` prints every field",
-    ),
+    but(&["--tree"], "an image here is of one platform, and has no tree", "`coffer image inspect IMAGE` shows all of one"),
 ];
 
 const PULL: &[Row] = &[
@@ -202,8 +186,6 @@ const RMI: &[Row] = &[
     no(&["--no-prune"], "there are no parents of images to keep"),
     but(&["--platform"], "images are taken for linux/amd64, which guests are", "leave it out"),
 ];
-
-const VERSION: &[Row] = &[but(&["-f", "--format"], "there are no templates yet", "`coffer --json version`")];
 
 const PROGRAM: &[Row] = &[
     but(

@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::format::{Fields, Format};
+use crate::image::wanted::Wanted;
 use crate::table;
 
 /// List images.
@@ -19,6 +20,8 @@ use crate::table;
 #[command(after_help = "Examples:
   coffer images --digests
   coffer images -q
+  coffer images 'team/*'
+  coffer images --filter label=tier=web
   coffer images --format '{{.Repository}}:{{.Tag}} {{.Size}}'")]
 pub struct Args {
     /// Ids only.
@@ -33,6 +36,12 @@ pub struct Args {
     /// Show digests.
     #[arg(long)]
     digests: bool,
+    /// reference=NAME[:TAG], label=KEY[=VALUE] or dangling=true|false; values of one key are alternatives, but for labels.
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// Only those of this name; * and ? stand for what is between slashes.
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    name: Option<String>,
 }
 
 /// Lists them. A damaged one hides no other: it is named last, and the exit code says so.
@@ -40,7 +49,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let format = args.format.as_deref().map(|text| Format::of(text, FIELDS)).transpose()?;
     let home = context.open_home()?;
     let store = images::open(&home)?;
-    let Listing { images: all, damaged } = store.list().map_err(|error| of_image(&error))?;
+    let wanted = Wanted::parse(args.name.as_deref(), &args.filter)?;
+    let Listing { images: mut all, mut damaged } = store.list().map_err(|error| of_image(&error))?;
+    all.retain(|image| wanted.admits(image));
+    if !wanted.is_all() {
+        // Of those nobody knows whether they are wanted.
+        damaged.clear();
+    }
     let damaged: Vec<_> = damaged
         .iter()
         .map(|found| {

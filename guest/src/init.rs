@@ -524,6 +524,7 @@ fn start_failure(error: &StartError) -> Failure {
         Cause::NotExecutable => Code::WorkloadNotExecutable,
         Cause::Place => Code::NoPlace,
         Cause::Limit => Code::LimitRefused,
+        Cause::Setting => Code::SettingRefused,
         Cause::Ours => Code::Internal,
     };
     Failure { errno: error.errno, ..Failure::new(code, error.to_string()) }

@@ -155,6 +155,7 @@ pub async fn start_workload(
         hostname: spec.process.hostname.to_string(),
         read_only: spec.root.read_only,
         shm_bytes: spec.shm_bytes,
+        sysctls: spec.sysctls.clone(),
         tmpfs: spec.mounts.clone(),
         volumes: places.volumes.clone(),
         network: spec.network.clone().map(Box::new),

@@ -79,6 +79,7 @@ impl World {
             hostname: "boxed".into(),
             read_only: false,
             shm_bytes: 1 << 20,
+            sysctls: vec!["kernel.shmmni=77".parse().unwrap()],
             tmpfs,
             volumes,
             network: None,

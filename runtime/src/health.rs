@@ -205,7 +205,8 @@ impl Health {
     /// Class `config` for a file that cannot be read.
     pub fn read(folder: &Path) -> Result<Self, Failure> {
         let path = folder.join(FILE);
-        let failed = |why: &dyn std::fmt::Display| Failure::new(Class::Config, format!("cannot read {}: {why}", path.display()));
+        let failed =
+            |why: &dyn std::fmt::Display| Failure::new(Class::Config, format!("cannot read {}: {why}", path.display()));
         match std::fs::File::open(&path).and_then(|file| input::all(file, LONGEST)) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(&error)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
@@ -240,7 +241,12 @@ mod tests {
         assert_eq!(of_image.argv(), ["look", "x"]);
         assert_eq!((of_image.interval_ms, of_image.timeout_ms, of_image.retries), (2000, 30_000, 7));
         assert_eq!((of_image.start_period_ms, of_image.start_interval_ms), (0, 5000));
-        let words = HealthWords { command: Some("a b".into()), timeout_ms: Some(9), retries: Some(1), ..HealthWords::default() };
+        let words = HealthWords {
+            command: Some("a b".into()),
+            timeout_ms: Some(9),
+            retries: Some(1),
+            ..HealthWords::default()
+        };
         let said = words.over(Some(&image)).unwrap().unwrap();
         assert_eq!(said.argv(), ["/bin/sh", "-c", "a b"]);
         assert_eq!((said.interval_ms, said.timeout_ms, said.retries), (2000, 9, 1));

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use coffer_spec::{
     Act, ConfigDigest, DataVolume, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, ManifestDigest,
     Mount, Name, Network, Owner, OwnerAuthority, Peer, Process, Rights, Root, Scratch, SealedVolume, SecretWanted,
-    SpecError, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
+    SpecError, Sysctl, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
 
@@ -80,6 +80,8 @@ pub struct WorkloadRequest {
     pub mounts: Vec<Mount>,
     /// Bytes of `/dev/shm` at most.
     pub shm_bytes: u64,
+    /// Settings of the guest's kernel.
+    pub sysctls: Vec<Sysctl>,
     /// Nothing is written to the root.
     pub read_only: bool,
     /// Snapshots of host folders and files.
@@ -272,6 +274,7 @@ pub fn document(
         owner_authority: request.owner_authority.clone(),
         mounts: request.mounts.clone(),
         shm_bytes: request.shm_bytes,
+        sysctls: request.sysctls.clone(),
         volumes: request.volumes.clone(),
         data_volumes: request.data_volumes.clone(),
         sealed_volumes: request.sealed_volumes.clone(),

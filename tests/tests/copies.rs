@@ -166,7 +166,9 @@ fn what_a_box_wrote_is_listed_exported_and_becomes_an_image() -> Result<()> {
         busybox mkfifo /new/pipe; echo y >/cache/unseen; echo z >/new/.wh.odd";
     world.coffer(&["exec", "box", "sh", "-c", script])?.ok()?;
     let listed = world.coffer(&["diff", "box"])?.ok()?;
-    for line in ["A /new", "A /new/deep/file", "A /new/second", "A /new/.wh.odd", "C /etc", "D /etc/passwd", "A /lib64/x"] {
+    for line in
+        ["A /new", "A /new/deep/file", "A /new/second", "A /new/.wh.odd", "C /etc", "D /etc/passwd", "A /lib64/x"]
+    {
         ensure!(listed.lines().any(|found| found == line), "{line}: {listed}");
     }
     ensure!(!listed.contains("unseen") && !listed.contains("/etc/hosts") && !listed.contains("/proc"), "{listed}");

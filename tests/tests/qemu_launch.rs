@@ -89,6 +89,7 @@ fn prepared(folder: &Path, platform: &Path, vcpus: u32) -> Result<(Launch, Strin
         stop_timeout: None,
         restart: coffer_runtime::RestartPolicy::No,
         log: coffer_runtime::boxes::LogLimits::default(),
+        health: None,
         card_network: None,
         networks: Vec::new(),
         card: false,

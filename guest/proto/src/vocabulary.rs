@@ -108,6 +108,8 @@ failure_codes! {
     GroupNotFound = "group-not-found",
     /// The guest's kernel does not set a limit of the spec, or it would bind nobody.
     LimitRefused = "limit-refused",
+    /// The guest's kernel does not take a setting of the spec.
+    SettingRefused = "setting-refused",
     /// The image has no place for a mount or the working directory of the spec, or for a folder of the guest's own.
     NoPlace = "no-place",
     /// The program is not in the image.

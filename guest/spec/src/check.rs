@@ -12,7 +12,7 @@ use coffer_verifier::{abi::SpkiDigest, ear::Word, manifest::MAX_SEQUENCE};
 
 use crate::{
     COCO_PORT, Capability, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, Network, OnChange, Peer,
-    Process, Resource, Rights, Scratch, SealedVolume, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee,
+    Process, Resource, Rights, Scratch, SealedVolume, SecretTarget, SecretWanted, SpecError, SvnFloor, Sysctl, Tee,
     VerityTable, Volume, WorkloadSpec, digest::is_hex,
 };
 
@@ -39,6 +39,7 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), SpecError> {
     owners(spec)?;
     places(spec)?;
     ensure(spec.shm_bytes > 0, "shm_bytes", &spec.shm_bytes, "more than 0")?;
+    sysctls(&spec.sysctls)?;
     ingress(spec)?;
     peers(spec)?;
     if let Some(card) = &spec.network {
@@ -74,6 +75,14 @@ fn process(process: &Process) -> Result<(), SpecError> {
         Some(limit) if is_root(&process.user) => refuse("process.rights.limits", &limit.to_string(), NPROC_RULE),
         _ => Ok(()),
     }
+}
+
+fn sysctls(all: &[Sysctl]) -> Result<(), SpecError> {
+    ensure(all.len() <= Sysctl::MOST, "sysctls", &all.len(), "at most 64")?;
+    if let Some(bad) = all.iter().find(|setting| !setting.is_possible()) {
+        return refuse("sysctls", &beginning(&bad.to_string()), Sysctl::RULE);
+    }
+    once("sysctls", all.iter().map(|setting| setting.name.as_str()), "each setting once")
 }
 
 /// What stands for root wherever an image's accounts lead.

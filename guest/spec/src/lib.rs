@@ -75,6 +75,7 @@ pub mod sample;
 mod scratch;
 mod sealed_volume;
 mod secret;
+mod sysctl;
 mod workload;
 
 pub use act::{Act, ActError, Acts, Grantee, Host, HostMay, Listed, OwnerMay};
@@ -94,6 +95,7 @@ pub use rights::{Capability, Resource, ResourceLimit, Rights, UnknownWord};
 pub use scratch::Scratch;
 pub use sealed_volume::{SealedVolume, Unclean, VolumePolicy};
 pub use secret::{OnChange, SecretTarget, SecretWanted};
+pub use sysctl::{Sysctl, SysctlError};
 pub use workload::{
     COCO_PORT, Floors, Image, KbsPin, Mount, Process, Root, SealFloors, SvnFloor, Tee, VerityTable, Volume, VolumeKind,
     WorkloadSpec,

@@ -63,6 +63,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
         owner_authority: None,
         mounts: Vec::new(),
         shm_bytes: Mount::SHM,
+        sysctls: Vec::new(),
         volumes: Vec::new(),
         data_volumes: Vec::new(),
         sealed_volumes: Vec::new(),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConfigDigest, DataVolume, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, Owner, OwnerAuthority, Peer,
-    Rights, Scratch, SealedVolume, SecretPath, SecretWanted, Tenant, digest::lower_hex,
+    Rights, Scratch, SealedVolume, SecretPath, SecretWanted, Sysctl, Tenant, digest::lower_hex,
 };
 
 /// Which secure processor the guest must find. There is no fallback from one to another.
@@ -62,6 +62,9 @@ pub struct WorkloadSpec {
     /// Size limit of the workload's `/dev/shm` in bytes.
     #[serde(default = "Mount::shm", skip_serializing_if = "Mount::is_usual_shm")]
     pub shm_bytes: u64,
+    /// Settings of the kernel, each once; at most [`Sysctl::MOST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<Sysctl>,
     /// Read-only snapshots of host files and folders, in the order of their disks; at most [`Volume::MOST`].
     #[serde(default)]
     pub volumes: Vec<Volume>,

@@ -5,8 +5,8 @@
 
 use coffer_guest_proto::{
     Attach as AskedAttach, EvidenceRequest, ExecStart, InjectRequest, ListPrograms, PutOwnersRequest, ReadChanges,
-    ReadFiles, ReadRoot, ResealRequest, SealRequest, Sealed, Shown, SignalRequest, StopRequest, TerminalSize, UnsealRequest, WriteFiles,
-    exec_start::Own as Asked,
+    ReadFiles, ReadRoot, ResealRequest, SealRequest, Sealed, Shown, SignalRequest, StopRequest, TerminalSize,
+    UnsealRequest, WriteFiles, exec_start::Own as Asked,
 };
 use coffer_seal::SealPolicy;
 use coffer_spec::{Act, Name, SecretTarget, SignedOwnerList, WorkloadSpec};

@@ -115,8 +115,7 @@ fn start(status: &mut File) -> Result<i32, Failure> {
             let joined = if orders.program.own.is_some() { join(&orders) } else { Ok(()) };
             // While the agent's own view of the files is there.
             let layers = joined.and_then(|()| own::Layers::of(orders.program.own.as_ref()).during("open the layers"));
-            let prepared =
-                layers.and_then(|layers| prepare(&orders, beside.as_ref(), mapping).map(|()| layers));
+            let prepared = layers.and_then(|layers| prepare(&orders, beside.as_ref(), mapping).map(|()| layers));
             let failure = match (prepared, &orders.program.own) {
                 (Ok(layers), Some(own)) => {
                     drop(secrets);

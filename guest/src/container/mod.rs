@@ -14,7 +14,7 @@ mod users;
 
 use std::path::PathBuf;
 
-use coffer_spec::{Mount, Network, Rights};
+use coffer_spec::{Mount, Network, Rights, Sysctl};
 use serde::{Deserialize, Serialize};
 
 use crate::{passwd::Identity, sys::process_id::ProcessId};
@@ -60,6 +60,8 @@ pub enum Place {
         read_only: bool,
         /// Size limit of `/dev/shm` in bytes.
         shm_bytes: u64,
+        /// Settings of the kernel.
+        sysctls: Vec<Sysctl>,
         /// Memory that appears as folders.
         tmpfs: Vec<Mount>,
         /// What else appears.
@@ -180,6 +182,8 @@ pub enum Cause {
     Place,
     /// The kernel does not set a limit that the spec asks for.
     Limit,
+    /// The kernel does not take a setting that the spec asks for.
+    Setting,
     /// The program is not there.
     NotFound,
     /// The program is there; what its first line or its ELF header says shall run it is not.
@@ -192,7 +196,7 @@ impl Cause {
     /// Docker's exit status for it.
     pub const fn status(self) -> i32 {
         match self {
-            Self::Ours | Self::Place | Self::Limit => STATUS_OURS,
+            Self::Ours | Self::Place | Self::Limit | Self::Setting => STATUS_OURS,
             Self::NotExecutable => 126,
             Self::NotFound | Self::Interpreter => 127,
         }

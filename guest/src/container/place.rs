@@ -75,7 +75,7 @@ impl Namespaces {
 
 /// Turns the fresh namespaces of this process into the workload's place.
 pub(super) fn build(place: &Place, users: Users) -> Step<()> {
-    let Place::New { root, secrets, agent, hostname, shm_bytes, tmpfs, volumes, network, .. } = place else {
+    let Place::New { root, secrets, agent, hostname, shm_bytes, sysctls, tmpfs, volumes, network, .. } = place else {
         return step("build a place", Err(io::Error::from(io::ErrorKind::InvalidInput)));
     };
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
@@ -133,6 +133,11 @@ pub(super) fn build(place: &Place, users: Users) -> Step<()> {
     }
     on_image("mount /run/secrets", attach(&secrets, "/run/secrets", quiet | MountFlags::RDONLY))?;
     on_image("mount /run/coffer", attach(&agent, "/run/coffer", quiet | MountFlags::RDONLY))?;
+    // While they can be written to. Those of the network are the guest's, the others are of namespaces of the workload's own.
+    for setting in sysctls {
+        let written = fs::write(format!("/proc/sys/{}", setting.path()), &setting.value);
+        written.map_err(|error| (Cause::Setting, format!("set {}", setting.name), error))?;
+    }
     hide_kernel_files()?;
     step("set the host name", rustix::system::sethostname(hostname.as_bytes()))?;
     Ok(())

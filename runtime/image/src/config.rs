@@ -168,7 +168,10 @@ mod tests {
         assert_eq!(config.stop_signal.as_deref(), Some("SIGQUIT"));
         assert!(config.is_linux_amd64());
         let health = config.healthcheck.unwrap();
-        assert_eq!((health.test, health.interval, health.retries), (vec!["CMD".to_owned(), "true".to_owned()], 1_000_000_000, 0));
+        assert_eq!(
+            (health.test, health.interval, health.retries),
+            (vec!["CMD".to_owned(), "true".to_owned()], 1_000_000_000, 0)
+        );
         let bare = br#"{"architecture":"arm64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
         let config = ImageConfig::parse(bare).unwrap();
         assert!(!config.is_linux_amd64());

@@ -300,7 +300,8 @@ impl Engine {
         };
         let (input, receiver) = mpsc::channel(16);
         let attaches = matches!(first, Ask::Attach(_));
-        let reads_layers = matches!(&first, Ask::Start(ExecStart { own: Some(Own::ReadRoot(_) | Own::ReadChanges(_)), .. }));
+        let reads_layers =
+            matches!(&first, Ask::Start(ExecStart { own: Some(Own::ReadRoot(_) | Own::ReadChanges(_)), .. }));
         let unheard = attaches || matches!(&first, Ask::Start(start) if start.detached || start.terminal.is_some());
         let _ = input.send(Frame { message: Some(first) }).await;
         let failed = |status: tonic::Status| match (status.code(), &connection) {

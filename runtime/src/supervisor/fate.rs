@@ -209,6 +209,13 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
                 "lower what --ulimit asks for: the guest's kernel, or a box without a machine its host, has ceilings of its own; nproc binds no root, --pids-limit does",
             )
         }
+        Some(FailureCode::SettingRefused) => {
+            let all: Vec<_> = spec.sysctls.iter().map(ToString::to_string).collect();
+            let text = format!("the guest's kernel does not take a setting that was asked for ({word}: {})", all.join(", "));
+            Failure::new(Class::Config, with_detail(text)).hint(
+                "--sysctl names what the guest's kernel has, with a value it takes; a box without a machine has only those of its host's network namespaces",
+            )
+        }
         Some(FailureCode::NoPlace) => {
             let text = "the image has no place for a mount or the working directory that the spec asks for";
             Failure::new(Class::Config, with_detail(format!("{text} ({word})")))

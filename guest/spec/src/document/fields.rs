@@ -93,6 +93,11 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("mounts.mode", Values(text(&["777", "2755", "4755", "01777", "0778", "rwx"]))),
         ("mounts.uid", Values(numbers(&[-1, 4_294_967_295, 4_294_967_296]))),
         ("mounts.gid", Values(numbers(&[-1, 4_294_967_295]))),
+        (
+            "sysctls.name",
+            Values(text(&["kernel.core_pattern", "vm.swappiness", "net", "net..x", "net.core.bpf_jit_enable", "a/b"])),
+        ),
+        ("sysctls.value", Values(text(&["1\n2", "ä", &"x".repeat(257)]))),
         ("shm_bytes", Values(numbers(&[0, -1]))),
         ("volumes.path", Values(text(&[places(), vec!["/run"]].concat()))),
         ("sealed_volumes.name", names()),

@@ -88,6 +88,7 @@ pub fn sample() -> WorkloadSpec {
             gid: 8,
         }],
         shm_bytes: 1 << 20,
+        sysctls: vec!["net.core.somaxconn=512".parse().unwrap()],
         ingress: vec![
             Ingress { port: 8080, clients: IngressClients::Anyone },
             Ingress { port: 22, clients: IngressClients::Keys(vec![SpkiDigest::new([9; 32])]) },

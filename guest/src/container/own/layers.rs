@@ -309,8 +309,18 @@ mod tests {
         let left = changes(&folder(&upper), &folder(&lower), &folder(&root), Told(Some(&mut told))).unwrap();
         told.sort_unstable_by(|one, other| one[2..].cmp(&other[2..]));
         let expected = [
-            "D gone", "A new", "A new/deep", "A new/deep/file", "A new/link", "A tmp", "C usr", "C usr/bin", "C usr/bin/tool",
-            "C usr/share", "D usr/share/doc", "C was",
+            "D gone",
+            "A new",
+            "A new/deep",
+            "A new/deep/file",
+            "A new/link",
+            "A tmp",
+            "C usr",
+            "C usr/bin",
+            "C usr/bin/tool",
+            "C usr/share",
+            "D usr/share/doc",
+            "C was",
         ];
         assert_eq!((told, left), (expected.map(str::to_owned).to_vec(), 0));
     }

@@ -242,8 +242,22 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_by_its_words() {
-        for line in ["", "CMD", "CMD  ", "RUN true", "ENV A", "ENV =b", "ENV a b=c =d", "LABEL A=\"b", "HEALTHCHECK",
-            "HEALTHCHECK CMD", "HEALTHCHECK --interval=1 CMD x", "HEALTHCHECK --bogus=1s CMD x", "HEALTHCHECK --retries=0 CMD x", "HEALTHCHECK x"] {
+        for line in [
+            "",
+            "CMD",
+            "CMD  ",
+            "RUN true",
+            "ENV A",
+            "ENV =b",
+            "ENV a b=c =d",
+            "LABEL A=\"b",
+            "HEALTHCHECK",
+            "HEALTHCHECK CMD",
+            "HEALTHCHECK --interval=1 CMD x",
+            "HEALTHCHECK --bogus=1s CMD x",
+            "HEALTHCHECK --retries=0 CMD x",
+            "HEALTHCHECK x",
+        ] {
             let found = Changes::parse(&[line.to_owned()]).map(Changes::document);
             assert!(found.is_err() || line == "ENV a b=c =d", "{line}: {found:?}");
         }

@@ -258,11 +258,17 @@ fn what_was_written_over_an_image_becomes_one_layer_more() {
     assert_eq!(below, parent.layers.iter().map(|layer| layer.digest).collect::<Vec<_>>(), "they stay");
     assert_eq!(image.layers.last().unwrap().digest, Digest::of(&plain));
     assert_eq!(*image.config.diff_ids.last().unwrap(), layer.diff_id);
-    assert_eq!((&image.config.cmd[..], &image.config.entrypoint), (&["other".to_owned()][..], &parent.config.entrypoint));
+    assert_eq!(
+        (&image.config.cmd[..], &image.config.entrypoint),
+        (&["other".to_owned()][..], &parent.config.entrypoint)
+    );
     assert!(image.config.env.contains(&"A=1".to_owned()) && image.config.env.len() == parent.config.env.len() + 1);
     let steps = here.history(&image).unwrap();
     let last = steps.last().unwrap();
-    assert_eq!((last.comment.as_str(), last.created_by.as_str(), last.layer), ("with new", "sh -c x", Some(plain.len() as u64)));
+    assert_eq!(
+        (last.comment.as_str(), last.created_by.as_str(), last.layer),
+        ("with new", "sh -c x", Some(plain.len() as u64))
+    );
     assert_ne!(here.rootfs(&image).unwrap().verity, here.rootfs(&parent).unwrap().verity);
     // It is an image like any other.
     let archive = dir.path().join("new.tar");

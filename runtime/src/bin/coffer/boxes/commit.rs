@@ -54,8 +54,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let record = engine.find(&args.name).map_err(error::of)?;
     if record.options.tee != Tee::None {
         let message = format!("box {} has a TEE: no image of this machine may hold its files", record.name);
-        return Err(CliError::new(Class::Refused, message)
-            .hint("as its owner, `coffer export` writes them where you say, and `coffer import` makes an image of that"));
+        return Err(CliError::new(Class::Refused, message).hint(
+            "as its owner, `coffer export` writes them where you say, and `coffer import` makes an image of that",
+        ));
     }
     let commit = Commit {
         reference: args.reference.clone(),

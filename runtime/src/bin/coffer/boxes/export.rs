@@ -22,12 +22,14 @@ use crate::terminal;
 
 /// Write the root file system of a running box as a tar archive, which `coffer import` and `docker import` read.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "What is mounted in the box, volumes and memory, is not in it, nor are its host name files, which each box has of its own.
+#[command(
+    after_help = "What is mounted in the box, volumes and memory, is not in it, nor are its host name files, which each box has of its own.
 Where the spec does not let the host cp or exec, it is done as owner, in a guest that proves itself first.
 
 Examples:
   coffer export -o web.tar web
-  coffer export web | coffer import - web:1")]
+  coffer export web | coffer import - web:1"
+)]
 pub struct Args {
     /// File to write; without it standard output, which must not be a terminal.
     #[arg(short, long, value_name = "FILE")]
@@ -47,9 +49,8 @@ const MOST_ENTRIES: u64 = 4_000_000;
 
 /// Writes it. A file is there whole or not at all.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let usage = |message: &str| {
-        Err(CliError::new(Class::Usage, message).hint("name a file with -o, or redirect the output"))
-    };
+    let usage =
+        |message: &str| Err(CliError::new(Class::Usage, message).hint("name a file with -o, or redirect the output"));
     if args.output.is_none() && context.json {
         return usage("--json and the archive both want standard output");
     }
@@ -85,10 +86,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     written.class_while(Class::Config, format!("cannot write {}", path.display()))?;
     if context.json {
-        println!(
-            "{}",
-            json!({ "box": args.name, "output": path, "entries": taken.entries, "bytes": taken.bytes })
-        );
+        println!("{}", json!({ "box": args.name, "output": path, "entries": taken.entries, "bytes": taken.bytes }));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,9 @@ use coffer_runtime::engine::{self, BoxRequest, Engine, Workload, read_spec};
 use coffer_runtime::publish::{self, How, PUBLISH, Publish};
 use coffer_runtime::request::{self, GuestMemory, RequestError, TMPFS_RULE, Vcpus, WorkloadRequest};
 use coffer_runtime::{monitor, owner_list};
-use coffer_spec::{Document, Floors, HostMay, KbsPin, Mount, Name, Owner, OwnerAuthority, Peer, Scratch, Tee, Tenant};
+use coffer_spec::{
+    Document, Floors, HostMay, KbsPin, Mount, Name, Owner, OwnerAuthority, Peer, Scratch, Sysctl, Tee, Tenant,
+};
 use coffer_verifier::ear::Word;
 
 use crate::boxes::card::NetworkFlags;
@@ -182,6 +184,9 @@ pub struct BoxFlags {
     /// Limit of /dev/shm.
     #[arg(long, value_name = "BYTES", default_value = "64m", conflicts_with = "spec")]
     pub shm_size: String,
+    /// Set a setting of the guest's kernel: net.*, kernel.msg*, kernel.sem, kernel.shm* or fs.mqueue.*; the last of a name counts.
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "spec")]
+    pub sysctl: Vec<Sysctl>,
     /// Mount a volume, which outlives the box: NAME:PATH[:ro][,nocopy], or PATH for one that nobody named. Or show a host file or folder
     /// inside, as it is now, HOST:PATH:ro: a verified, read-only snapshot. A box with a TEE takes no volume.
     #[arg(short, long, value_name = "[NAME:]PATH[:ro]")]
@@ -424,6 +429,7 @@ impl BoxFlags {
             hostname: self.hostname.clone(),
             mounts,
             shm_bytes: size("--shm-size", &self.shm_size)?,
+            sysctls: self.sysctls(),
             read_only: self.read_only,
             volumes: Vec::new(),
             data_volumes: Vec::new(),
@@ -442,6 +448,18 @@ impl BoxFlags {
             owners: self.owners(engine, tee)?,
             owner_authority: self.owner_authority(tee)?,
         })
+    }
+
+    /// In the order in which they came, each with its last value.
+    fn sysctls(&self) -> Vec<Sysctl> {
+        let mut all: Vec<Sysctl> = Vec::new();
+        for setting in &self.sysctl {
+            match all.iter_mut().find(|known| known.name == setting.name) {
+                Some(known) => known.value.clone_from(&setting.value),
+                None => all.push(setting.clone()),
+            }
+        }
+        all
     }
 
     /// The writable layer asked for; a disk in whole blocks.

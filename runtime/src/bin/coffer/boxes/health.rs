@@ -36,7 +36,9 @@ const HEADING: &str = "Health";
 /// Milliseconds of a time such as `30s`.
 fn time(text: &str) -> Result<u64, &'static str> {
     let ms = if text == "0" { Some(0) } else { ago(text) };
-    ms.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms <= LONGEST_MS).ok_or("expected a time such as 30s or 1m30s, at most 24h")
+    ms.and_then(|ms| u64::try_from(ms).ok())
+        .filter(|ms| *ms <= LONGEST_MS)
+        .ok_or("expected a time such as 30s or 1m30s, at most 24h")
 }
 
 const LONGEST_MS: u64 = 24 * 3_600_000;

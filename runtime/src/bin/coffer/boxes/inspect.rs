@@ -114,6 +114,7 @@ fn describe(inspection: &Inspection) -> Value {
             },
             "RestartPolicy": { "Name": options.restart.name(), "MaximumRetryCount": options.restart.most() },
             "ReadonlyRootfs": spec.as_ref().map(|d| d.spec().root.read_only),
+            "Sysctls": spec.as_ref().map(|d| sysctls_json(d.spec())),
             "ShmSize": spec.as_ref().map(|d| d.spec().shm_bytes),
             "Tmpfs": spec.as_ref().map(|d| tmpfs_json(&d.spec().mounts)),
             "Memory": memory, "NanoCpus": u64::from(cpus) * 1_000_000_000,
@@ -136,9 +137,7 @@ fn describe(inspection: &Inspection) -> Value {
 
 /// As Docker has it.
 fn health_json(health: &Health) -> Value {
-    let look = |look: &Look| {
-        json!({ "Start": table::rfc3339(look.start), "End": table::rfc3339(look.end), "ExitCode": look.exit_code, "Output": look.output })
-    };
+    let look = |look: &Look| json!({ "Start": table::rfc3339(look.start), "End": table::rfc3339(look.end), "ExitCode": look.exit_code, "Output": look.output });
     json!({
         "Status": health.status, "FailingStreak": health.failing_streak,
         "Log": health.log.iter().map(look).collect::<Vec<_>>(),
@@ -167,6 +166,15 @@ fn mounts_json(record: &BoxRecord, spec: &WorkloadSpec) -> Value {
     });
     let memory = spec.mounts.iter().map(|at| json!({ "Type": "tmpfs", "Destination": at.path, "RW": !at.read_only }));
     data.chain(binds).chain(memory).collect()
+}
+
+/// As Docker has them: by name.
+fn sysctls_json(spec: &WorkloadSpec) -> Value {
+    spec.sysctls
+        .iter()
+        .map(|setting| (setting.name.clone(), Value::from(setting.value.clone())))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// As Docker has them: by path, options as they are typed.

@@ -46,7 +46,6 @@ const BOXES: &[Row] = &[
         &["--ipc", "--pid", "--uts", "--userns", "--cgroupns", "--cgroup-parent"],
         "a box shares no namespace with the host or with another box",
     ),
-    no(&["--sysctl"], "settings of the guest's kernel are not changed yet"),
     no(&["--runtime"], "there is one runtime; --isolation says what isolates the box"),
     // Resources.
     but(
@@ -105,9 +104,11 @@ const BOXES: &[Row] = &[
     no(&["--use-api-socket"], "there is no daemon, and no socket of one"),
 ];
 
-const EXEC: &[Row] = &[
-    but(&["--privileged"], "a box has a kernel of its own, and its program is root in it by default", "leave it out"),
-];
+const EXEC: &[Row] = &[but(
+    &["--privileged"],
+    "a box has a kernel of its own, and its program is root in it by default",
+    "leave it out",
+)];
 
 const COMMIT: &[Row] = &[but(
     &["-p", "--pause", "--no-pause"],
@@ -160,12 +161,15 @@ const RM: &[Row] = &[no(&["-l", "--link"], "boxes of one network know each other
 
 const LOGS: &[Row] = &[but(&["--details"], "labels are not shown beside output", "`coffer inspect BOX` shows them")];
 
-const INSPECT: &[Row] =
-    &[but(&["--type"], "it is about boxes alone", "`coffer image inspect IMAGE` is about images")];
+const INSPECT: &[Row] = &[but(&["--type"], "it is about boxes alone", "`coffer image inspect IMAGE` is about images")];
 
 const IMAGES: &[Row] = &[
     but(&["-a", "--all"], "there are no hidden images", "leave it out"),
-    but(&["--tree"], "an image here is of one platform, and has no tree", "`coffer image inspect IMAGE` shows all of one"),
+    but(
+        &["--tree"],
+        "an image here is of one platform, and has no tree",
+        "`coffer image inspect IMAGE` shows all of one",
+    ),
 ];
 
 const PULL: &[Row] = &[

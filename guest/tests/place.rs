@@ -79,7 +79,7 @@ impl World {
             hostname: "boxed".into(),
             read_only: false,
             shm_bytes: 1 << 20,
-            sysctls: vec!["kernel.shmmni=77".parse().unwrap()],
+            sysctls: Vec::new(),
             tmpfs,
             volumes,
             network: None,
@@ -137,6 +137,26 @@ async fn the_workload_sees_its_own_world_and_its_status_comes_back() {
         ["fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"]
     );
     assert!(!world.folder.path().join("root/dev/null").exists(), "mounts stay inside");
+}
+
+#[tokio::test]
+async fn settings_are_the_workloads_own_and_one_that_is_not_there_stops_it() {
+    let Some(world) = World::new() else { return };
+    let ours = fs::read_to_string("/proc/sys/kernel/shmmni").unwrap();
+    let settings = |text: &str| {
+        let mut place = world.place();
+        let Place::New { sysctls, .. } = &mut place else { unreachable!() };
+        *sysctls = vec![text.parse().unwrap()];
+        place
+    };
+    let script = ["cat", "/proc/sys/kernel/shmmni"];
+    let (status, output) = world.run(settings("kernel.shmmni=77"), 0, &script).await.unwrap();
+    assert_eq!((status, output.as_str()), (0, "77\n"));
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/shmmni").unwrap(), ours);
+    for bad in ["net.ipv4.nosuch=1", "kernel.shmmni=many"] {
+        let error = world.run(settings(bad), 0, &script).await.unwrap_err();
+        assert_eq!(error.cause, Cause::Setting, "{error}");
+    }
 }
 
 #[tokio::test]

@@ -130,6 +130,20 @@ fn plain_box(monitor: Monitor) -> Result<()> {
     expect_nothing_runs(&world)
 }
 
+/// What box one wrote, from an overlay of the guest's own kernel.
+fn written_is_listed_and_committed(world: &World) -> Result<()> {
+    world.coffer(&["exec", "one", "sh", "-c", "echo new >/new; rm /etc/passwd; rm -r /lib64; mkdir /lib64"])?.ok()?;
+    let listed = world.coffer(&["diff", "one"])?.ok()?;
+    assert!(listed.contains("A /new\n") && listed.contains("C /etc\nD /etc/passwd\n"), "{listed}");
+    let exported = world.folder.path().join("one.tar").display().to_string();
+    world.coffer(&["export", "-o", &exported, "one"])?.ok()?;
+    let names = run(Command::new("tar").args(["-tf", &exported]), b"")?.ok()?;
+    assert!(names.contains("\nnew\n") && !names.contains("etc/passwd"), "{names}");
+    let id = world.coffer(&["commit", "one", "written:1"])?.ok()?;
+    assert!(id.starts_with("sha256:"), "{id}");
+    Ok(())
+}
+
 /// Box one, while box two goes on.
 fn held_and_let_go(world: &World) -> Result<()> {
     world.coffer(&["pause", "one"])?.ok()?;
@@ -173,6 +187,7 @@ fn two_at_once(monitor: Monitor) -> Result<()> {
     let (one, two) = (inspect(&world, "one")?, inspect(&world, "two")?);
     let echoed = world.coffer(&["exec", "one", "echo", "from inside"])?.ok()?;
     assert_eq!(echoed, "from inside\n");
+    written_is_listed_and_committed(&world)?;
 
     if monitor.has_machine() {
         held_and_let_go(&world)?;

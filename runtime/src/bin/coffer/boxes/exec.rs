@@ -7,7 +7,7 @@ use coffer_runtime::engine::{Engine, ExecInput, ExecOutput, ExecRequest, Trust a
 use serde_json::Value;
 
 use crate::boxes::attend::{End, Ours, attend};
-use crate::boxes::flags::variables;
+use crate::boxes::flags::environment;
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::output::Output;
@@ -73,7 +73,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     ours.check()?;
     let request = ExecRequest {
         argv: argv.to_vec(),
-        env: last_of_each(variables(&args.env_file, &args.env)?),
+        env: last_of_each(environment(&args.env_file, &args.env)?),
         cwd: args.workdir.clone(),
         user: args.user.clone(),
         terminal: args.tty.then(size),

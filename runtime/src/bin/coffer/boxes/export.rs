@@ -61,7 +61,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let trust = args.trust.read()?;
     let runtime = context.runtime()?;
     let limit = args.limit;
-    let mut read = async |to: Box<dyn Write + Send>| {
+    let read = async |to: Box<dyn Write + Send>| {
         let mut session = engine.read_root(&args.name, &trust).await.map_err(error::of)?;
         take(&mut session, false, move |from| pass(from, to, limit)).await
     };

@@ -419,7 +419,7 @@ impl BoxFlags {
             tenant: self.tenant.clone(),
             args: self.words.get(1..).unwrap_or_default().to_vec(),
             entrypoint: self.entrypoint.clone(),
-            env: variables(&self.env_file, &self.env)?,
+            env: environment(&self.env_file, &self.env)?,
             cwd: self.workdir.clone(),
             user: self.user.clone(),
             stop_signal: self.stop_signal.clone(),
@@ -592,7 +592,7 @@ fn size(flag: &str, value: &str) -> Result<u64, CliError> {
 ///
 /// # Errors
 /// Class `usage` for one without a name, `config` for a file.
-pub fn variables(files: &[PathBuf], entries: &[String]) -> Result<Vec<String>, CliError> {
+pub fn environment(files: &[PathBuf], entries: &[String]) -> Result<Vec<String>, CliError> {
     let mut all = Vec::new();
     for path in files {
         let text = input::read_text(path, input::DOCUMENT).named(format!("cannot read {}", path.display()))?;

@@ -1,7 +1,7 @@
 #![allow(dead_code, reason = "each target uses its part")]
 //! What the targets of the monitor's devices do with their input; the stable replay of the corpora includes this file too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use coffer_machine::memory::Ram;
 use coffer_vmm::Disk;
 use coffer_vmm::blk::Blk;
+use coffer_vmm::net::datagrams::Datagrams;
 use coffer_vmm::net::filter::Filter;
 use coffer_vmm::net::switch::{Joined, Port, Rules, Subnet, View, Way, mac_of};
 use coffer_vmm::net::{LONGEST, Lost, Net, SHORTEST};
@@ -220,7 +221,8 @@ pub fn page_states(data: &[u8]) {
 /// The filter of a network: no frame that passes says another sender than the guest, or another receiver.
 pub fn filtered_frames(data: &[u8]) {
     let (address, gateway) = (Ipv4Addr::new(10, 0, 2, 15), Ipv4Addr::new(10, 0, 2, 2));
-    let filter = Filter { mac: [2; 6], address, mask: Ipv4Addr::new(255, 255, 255, 0), gateway, resolver: true };
+    let (mask, datagrams) = (Ipv4Addr::new(255, 255, 255, 0), Datagrams::of([53]));
+    let filter = Filter { mac: [2; 6], address, mask, gateway, resolver: true, datagrams };
     if filter.outbound(data).is_ok() {
         assert_eq!(data[6..12], [2; 6]);
         match data[12..14] {
@@ -241,6 +243,42 @@ pub fn filtered_frames(data: &[u8]) {
     if filter.inbound(data).is_ok() {
         assert!(data[..6] == [2; 6] || data[..6] == [0xFF; 6]);
         assert!(data[12..14] == [8, 6] || data[12..14] == [8, 0] && data[30..34] == address.octets());
+        assert!(data[12..14] == [8, 6] || data[23] != 17 || data[36..38] == [0, 53], "nobody was asked");
+    }
+    datagrams_in_a_row(data);
+}
+
+/// Datagrams of a guest that others reach at port 53, eight bytes each: which way, the other machine, its port and the guest's. What
+/// came in before is answered, what went out before is heard of, and no other goes to the gateway or comes in.
+fn datagrams_in_a_row(data: &[u8]) {
+    let mut port = port();
+    port.filter.datagrams = Datagrams::of([53]);
+    port.view.own_wire = true;
+    let (own, gateway) = (port.filter.address.octets(), port.filter.gateway.octets());
+    let (mut heard, mut sent) = (BTreeSet::new(), BTreeSet::new());
+    for step in data.chunks_exact(8).take(64) {
+        let machine = if step[1] & 1 == 0 { gateway } else { [192, 0, 2, step[1]] };
+        let (theirs, ours) = ([step[2] & 1, step[3]], [step[4] & 1, step[5]]);
+        let frame = |from: [u8; 4], to: [u8; 4], ports: [[u8; 2]; 2]| {
+            let header = [0x45, 0, 0, 28, 0, 0, 0, step[6] & step[7], 64, 17, 0, 0];
+            let card = port.filter.mac;
+            [&card[..], &card, &[8, 0], &header, &from, &to, &ports.concat(), &[0, 8, 0, 0]].concat()
+        };
+        let (flow, whole) = ((machine, theirs, ours), step[6] & step[7] == 0);
+        if step[0] & 1 == 0 {
+            let passes = matches!(port.outbound(&mut frame(own, machine, [ours, theirs])), Ok(Way::Out));
+            let answers = whole && (heard.contains(&flow) || theirs == [0, 53]);
+            assert_eq!(passes, machine != gateway || answers, "{flow:?}");
+            if passes && whole {
+                sent.insert(flow);
+            }
+        } else {
+            let passes = port.inbound(&frame(machine, own, [theirs, ours])).is_ok();
+            assert_eq!(passes, whole && (ours == [0, 53] || sent.contains(&flow)), "{flow:?}");
+            if passes && ours == [0, 53] {
+                heard.insert(flow);
+            }
+        }
     }
 }
 
@@ -257,7 +295,7 @@ fn port() -> Port {
     let gateway = range(address).gateway();
     let mask = Ipv4Addr::new(255, 255, 255, 0);
     Port {
-        filter: Filter { mac: mac_of(address), address, mask, gateway, resolver: true },
+        filter: Filter { mac: mac_of(address), address, mask, gateway, resolver: true, datagrams: Datagrams::default() },
         dns: vec![gateway],
         view: View {
             own_wire: false,

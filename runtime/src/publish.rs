@@ -1,7 +1,7 @@
 //! `-p`: which port of the host leads to which port of a box.
 //!
 //! The host's end decides nothing: it copies bytes. Behind `/ra-tls` and `/tls` what they are worth is settled between the client and
-//! the guest; behind `/tcp`, nowhere: it leads to the guest's network card.
+//! the guest; behind `/tcp` and `/udp`, nowhere: they lead to the guest's network card.
 
 use core::fmt;
 use core::ops::RangeInclusive;
@@ -29,6 +29,8 @@ pub struct Publish {
 pub enum How {
     /// What the workload speaks, with its network card.
     Tcp,
+    /// The same in datagrams.
+    Udp,
     /// RA-TLS: the guest proves itself to each of them. What a record means that does not say.
     #[default]
     RaTls,
@@ -38,12 +40,16 @@ pub enum How {
 
 impl How {
     /// Each.
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::RaTls, Self::Tls];
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::RaTls, Self::Tls];
+
+    /// Those of the guest's network card.
+    pub const OF_CARD: [Self; 2] = [Self::Tcp, Self::Udp];
 
     /// Behind the slash.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Udp => "udp",
             Self::RaTls => "ra-tls",
             Self::Tls => "tls",
         }
@@ -51,13 +57,13 @@ impl How {
 
     /// Whether it leads to the guest's network card, not to its agent.
     pub const fn is_of_card(self) -> bool {
-        matches!(self, Self::Tcp)
+        matches!(self, Self::Tcp | Self::Udp)
     }
 }
 
 /// How it is written.
 pub const PUBLISH: &str =
-    "[ADDRESS:][HOST-PORT:]PORT, /tcp, /ra-tls or /tls behind it, such as 8080:80 or 8443:8080/ra-tls";
+    "[ADDRESS:][HOST-PORT:]PORT, /tcp, /udp, /ra-tls or /tls behind it, such as 8080:80 or 8443:8080/ra-tls";
 
 /// Ports of one range.
 pub const MOST: u16 = 64;
@@ -70,7 +76,7 @@ pub const MOST_OF_BOX: usize = 256;
 #[non_exhaustive]
 pub enum PublishError {
     /// Another protocol.
-    #[error("{0:?} is no protocol of a port that is published, which are tcp, ra-tls and tls; udp is not yet")]
+    #[error("{0:?} is no protocol of a port that is published, which are tcp, udp, ra-tls and tls")]
     Protocol(String),
     /// No port.
     #[error("{0:?} is no port, 1 to 65535")]
@@ -138,6 +144,17 @@ impl Publish {
     }
 }
 
+/// Ports that a workload listens at, as images say them: `PORT[-LAST][/tcp|/udp]`.
+///
+/// # Errors
+/// [`PublishError`].
+pub fn exposed(text: &str) -> Result<Vec<(u16, How)>, PublishError> {
+    let (range, word) = text.split_once('/').unwrap_or((text, How::Tcp.word()));
+    let how = How::OF_CARD.into_iter().find(|how| how.word() == word);
+    let how = how.ok_or_else(|| PublishError::Protocol(word.into()))?;
+    Ok(ports(range)?.map(|port| (port, how)).collect())
+}
+
 /// A port, or the first and the last of several.
 ///
 /// # Errors
@@ -194,6 +211,8 @@ pub(crate) mod tests {
             ("443:80/tls", "0.0.0.0:443", "80/tls"),
             ("8080:80", "0.0.0.0:8080", "80/tcp"),
             ("80", "0.0.0.0:0", "80/tcp"),
+            ("127.0.0.1:5353:53/udp", "127.0.0.1:5353", "53/udp"),
+            ("53/udp", "0.0.0.0:0", "53/udp"),
         ] {
             assert_eq!(said(text), Ok(vec![format!("{host}->{guest}")]), "{text}");
         }
@@ -203,6 +222,7 @@ pub(crate) mod tests {
     fn a_range_is_each_of_its_ports() {
         assert_eq!(said("8000-8001:80-81").unwrap(), ["0.0.0.0:8000->80/tcp", "0.0.0.0:8001->81/tcp"]);
         assert_eq!(said("127.0.0.1::80-81/ra-tls").unwrap(), ["127.0.0.1:0->80/ra-tls", "127.0.0.1:0->81/ra-tls"]);
+        assert_eq!(said("9000-9001:53-54/udp").unwrap(), ["0.0.0.0:9000->53/udp", "0.0.0.0:9001->54/udp"]);
         assert_eq!(said("1-64:1-64").unwrap().len(), 64);
         for (text, part) in
             [("8000-8001:80", "8000-8001"), ("80:80-81", "80"), ("81-80", "81-80"), ("1-65:1-65", "1-65")]
@@ -213,7 +233,7 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_none_is_refused_by_its_part() {
-        for (text, word) in [("8443:8080/udp", "udp"), ("8080/xra-tls", "xra-tls"), ("/ra-tls/", "ra-tls/"), ("1/", "")]
+        for (text, word) in [("8443:8080/sctp", "sctp"), ("8080/xra-tls", "xra-tls"), ("/ra-tls/", "ra-tls/"), ("1/", "")]
         {
             assert_eq!(said(text), Err(PublishError::Protocol(word.into())), "{text}");
         }
@@ -231,5 +251,19 @@ pub(crate) mod tests {
             assert_eq!(said(text), Err(PublishError::Port(part.into())), "{text}");
         }
         assert_eq!(said("host:1:2/ra-tls"), Err(PublishError::Address("host".into())));
+    }
+
+    #[test]
+    fn what_an_image_exposes_is_of_its_card() {
+        assert_eq!(exposed("53-54/udp"), Ok(vec![(53, How::Udp), (54, How::Udp)]));
+        assert_eq!((exposed("80"), exposed("80/tcp")), (Ok(vec![(80, How::Tcp)]), Ok(vec![(80, How::Tcp)])));
+        for (text, why) in [
+            ("80/ra-tls", PublishError::Protocol("ra-tls".into())),
+            ("80/sctp", PublishError::Protocol("sctp".into())),
+            ("x/udp", PublishError::Port("x".into())),
+            ("1-9999/udp", PublishError::Range("1-9999".into())),
+        ] {
+            assert_eq!(exposed(text), Err(why));
+        }
     }
 }

@@ -1,24 +1,53 @@
 //! Ports of the host that lead to a box that runs: held by its supervisor, and noted in its folder for whoever asks.
 
-use std::net::TcpListener;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 use coffer_rim::{Class, Classify as _, Failure};
 
 use crate::boxes::files;
-use crate::publish::Publish;
+use crate::publish::{How, Publish};
+
+/// A port of the host's, held until whoever it is for has it.
+#[derive(Debug)]
+pub enum Held {
+    /// Of connections.
+    Stream(TcpListener),
+    /// Of datagrams.
+    Datagrams(UdpSocket),
+}
+
+impl Held {
+    /// Takes it, if nobody has it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn take(at: SocketAddr, how: How) -> io::Result<Self> {
+        match how {
+            How::Udp => UdpSocket::bind(at).map(Self::Datagrams),
+            How::Tcp | How::RaTls | How::Tls => TcpListener::bind(at).map(Self::Stream),
+        }
+    }
+
+    fn address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Stream(listener) => listener.local_addr(),
+            Self::Datagrams(socket) => socket.local_addr(),
+        }
+    }
+}
 
 /// Listens on every port, and notes in the box's folder which they became.
 ///
 /// # Errors
 /// Class `config`, naming the port that is taken; none of them is held then.
-pub fn listen(folder: &Path, all: &[Publish]) -> Result<Vec<(Publish, TcpListener)>, Failure> {
+pub fn listen(folder: &Path, all: &[Publish]) -> Result<Vec<(Publish, Held)>, Failure> {
     let mut listening = Vec::with_capacity(all.len());
     for Publish { host, guest, how } in all {
         let what = || format!("cannot listen on {host} for port {guest} of the box");
-        let listener = TcpListener::bind(host).class_while(Class::Config, what())?;
-        listener.set_nonblocking(true)?;
-        listening.push((Publish { host: listener.local_addr()?, guest: *guest, how: *how }, listener));
+        let held = Held::take(*host, *how).class_while(Class::Config, what())?;
+        listening.push((Publish { host: held.address()?, guest: *guest, how: *how }, held));
     }
     if !listening.is_empty() {
         let ports: Vec<_> = listening.iter().map(|(publish, _)| publish).collect();
@@ -59,5 +88,11 @@ mod tests {
         let failure = listen(folder.path(), &[any, noted[0]]).unwrap_err();
         assert_eq!(failure.class, Class::Config);
         assert!(failure.to_string().contains(&noted[0].host.to_string()), "{failure}");
+        // Datagrams have ports of their own.
+        let any = crate::publish::tests::one("127.0.0.1:0:53/udp");
+        let held = listen(folder.path(), &[any, Publish { host: noted[0].host, ..any }]).unwrap();
+        assert!(matches!(held[..], [(_, Held::Datagrams(_)), (_, Held::Datagrams(_))]));
+        assert!(listen(folder.path(), &[held[0].0]).unwrap_err().to_string().contains("cannot listen on"));
+        assert!(Held::take(held[0].0.host, How::Tcp).is_ok());
     }
 }

@@ -1,13 +1,13 @@
 //! A small real OCI image made from Debian's busybox-static.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use flate2::{Compression, write::GzEncoder};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::{World, monitors::Monitor, services::Registry};
+use crate::{World, monitors::Monitor, process::run, services::Registry};
 
 /// Commands the image has.
 const APPLETS: &[&str] = &[
@@ -136,13 +136,33 @@ pub fn without_a_machine() -> Result<Option<(World, Registry, String)>> {
     Ok(Some((world, registry, image)))
 }
 
+/// A program of one file of Rust that needs nothing of an image. `source`: under `tests/testdata`.
+///
+/// # Errors
+/// What the compiler said.
+pub fn program(folder: &Path, source: &str) -> Result<Vec<u8>> {
+    let built = folder.join("program");
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]).arg(&built);
+    run(rustc.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(source)), b"")?.ok()?;
+    Ok(fs::read(built)?)
+}
+
 /// The plain image in a registry of its own, pulled into this world.
 ///
 /// # Errors
 /// What a tool said.
 pub fn pulled(world: &World) -> Result<(Registry, String)> {
+    pulled_with(world, &[])
+}
+
+/// The same with `extra` files.
+///
+/// # Errors
+/// What a tool said.
+pub fn pulled_with(world: &World, extra: &[(&str, &[u8])]) -> Result<(Registry, String)> {
     let layout = world.folder.path().join("layout");
-    busybox_layout(&layout, "t", &[])?;
+    busybox_layout(&layout, "t", extra)?;
     let registry = Registry::start(world.folder.path())?;
     let image = registry.push(&layout, "t", "app:1")?;
     world.coffer(&["pull", "-q", &image])?.ok()?;

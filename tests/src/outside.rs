@@ -12,6 +12,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -93,6 +94,22 @@ impl Networks {
         read(&self.outside, url)
     }
 
+    /// A socket for datagrams as a program of the host has it, which waits a second for each.
+    ///
+    /// # Errors
+    /// If the address is none of the host's, or taken.
+    pub fn host_datagrams(&self, at: &str) -> Result<UdpSocket> {
+        self.host.datagrams(at)
+    }
+
+    /// As [`Networks::host_datagrams`], of whoever is outside.
+    ///
+    /// # Errors
+    /// As it.
+    pub fn outside_datagrams(&self, at: &str) -> Result<UdpSocket> {
+        self.outside.datagrams(at)
+    }
+
     /// Whether anybody listens there, for the host.
     pub fn host_connects(&self, address: &str) -> Result<bool> {
         let (host, port) = address.rsplit_once(':').context("a port")?;
@@ -148,14 +165,25 @@ impl Namespace {
         inside
     }
 
-    /// A thread of ours in there, which answers every question for an address with the one of the outside.
-    fn answer_names(&self) -> Result<()> {
+    /// A socket in there, bound by a thread that goes in for it.
+    fn bind(&self, at: String) -> Result<UdpSocket> {
         let network = File::open(format!("/proc/{}/ns/net", self.pid()))?;
         let bound = thread::spawn(move || -> Result<UdpSocket> {
             move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
-            Ok(UdpSocket::bind((ADDRESS, 53))?)
+            Ok(UdpSocket::bind(at)?)
         });
-        let socket = bound.join().ok().context("the thread of the resolver")??;
+        bound.join().ok().context("the thread of a socket")?
+    }
+
+    fn datagrams(&self, at: &str) -> Result<UdpSocket> {
+        let socket = self.bind(at.to_owned())?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        Ok(socket)
+    }
+
+    /// A thread of ours, which answers every question for an address with the one of the outside.
+    fn answer_names(&self) -> Result<()> {
+        let socket = self.bind(format!("{ADDRESS}:53"))?;
         thread::spawn(move || {
             let mut question = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut question) {

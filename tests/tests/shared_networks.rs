@@ -136,7 +136,7 @@ fn what_a_shared_network_cannot_do_is_refused_by_its_name() -> Result<()> {
         (&["run", "--ip", "10.89.0.7", &image, "true"], 125, "--network NAME"),
         (&["run", "--network", "app", "--isolation", "process", &image, "true"], 125, "isolation process has none yet"),
         (&["run", "--network", "host", &image, "true"], 125, "shares no network with its host"),
-        (&["run", "--network", "app", "-p", "53:53/udp", &image, "true"], 125, "\"udp\" is no protocol"),
+        (&["run", "--network", "app", "-p", "53:53/sctp", &image, "true"], 125, "\"sctp\" is no protocol"),
     ] {
         let found = world.coffer(words)?;
         ensure!(found.status == status && found.text().contains(said), "{words:?} {said}: {}", found.describe());

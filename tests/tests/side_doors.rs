@@ -10,7 +10,7 @@ use coffer_tests::{
     services::Registry,
 };
 
-const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/sys/side_doors.rs");
+const PROGRAM: &str = "sys/side_doors.rs";
 /// What the program ends with.
 const END: &str = "all tried";
 /// Doors that the program tries.
@@ -54,13 +54,11 @@ fn it_tells_open_doors(program: &Path) -> Result<()> {
 fn no_way_leads_around_the_agent() -> Result<()> {
     on_each(|monitor| {
         let world = World::on(monitor)?;
-        let program = world.folder.path().join("doors");
-        let mut rustc = Command::new("rustc");
-        rustc.args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]);
-        run(rustc.arg(&program).arg(PROGRAM), b"")?.ok()?;
+        let program = world.folder.path().join("program");
+        let built = image::program(world.folder.path(), PROGRAM)?;
         it_tells_open_doors(&program)?;
         let layout = world.folder.path().join("layout");
-        image::busybox_layout(&layout, "t", &[("bin/doors", &std::fs::read(&program)?)])?;
+        image::busybox_layout(&layout, "t", &[("bin/doors", &built)])?;
         let registry = Registry::start(world.folder.path())?;
         let image = registry.push(&layout, "t", "app:1")?;
         world

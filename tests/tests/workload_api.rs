@@ -20,19 +20,8 @@ use serde_json::Value;
 
 use crate::secrets::{list, put};
 
-const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/ask_agent.rs");
-
 /// A workload of Rust with nothing but the client of one file.
-fn asking(folder: &Path) -> Result<Vec<u8>> {
-    let built = folder.join("ask");
-    let mut rustc = Command::new("rustc");
-    rustc
-        .args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"])
-        .arg(&built)
-        .arg(PROGRAM);
-    run(&mut rustc, b"")?.ok()?;
-    Ok(std::fs::read(built)?)
-}
+const PROGRAM: &str = "ask_agent.rs";
 
 #[test]
 fn a_workload_asks_its_agent_for_everything() -> Result<()> {
@@ -42,7 +31,7 @@ fn a_workload_asks_its_agent_for_everything() -> Result<()> {
 fn asks_for_everything(monitor: Monitor) -> Result<()> {
     let world = World::on(monitor)?;
     let layout = world.folder.path().join("layout");
-    image::busybox_layout(&layout, "t", &[("bin/ask", &asking(world.folder.path())?)])?;
+    image::busybox_layout(&layout, "t", &[("bin/ask", &image::program(world.folder.path(), PROGRAM)?)])?;
     let registry = Registry::start(world.folder.path())?;
     let image = registry.push(&layout, "t", "app:1")?;
     let anchor = simulator_anchor(&world)?;

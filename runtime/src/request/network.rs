@@ -48,7 +48,7 @@ pub struct NetworkWords {
     /// Every port that the image says it listens on is published.
     pub publish_all: bool,
     /// Further ports of that kind.
-    pub expose: Vec<u16>,
+    pub expose: Vec<(u16, How)>,
     /// What it is to have in its network.
     pub wish: Wish,
 }
@@ -114,22 +114,13 @@ impl NetworkWords {
         }
         let mut ports = self.expose.clone();
         for text in image {
-            let refused = || RequestError::Exposed(text.clone());
-            let (range, protocol) = text.split_once('/').unwrap_or((text, How::Tcp.word()));
-            if protocol != How::Tcp.word() {
-                return Err(refused());
-            }
-            ports.extend(publish::ports(range).map_err(|_| refused())?);
+            ports.extend(publish::exposed(text).map_err(|_| RequestError::Exposed(text.clone()))?);
         }
         ports.sort_unstable();
         ports.dedup();
-        let is_there = |port: &u16| published.iter().any(|it| it.guest == *port && it.how == How::Tcp);
-        ports.retain(|port| !is_there(port));
-        all.extend(ports.into_iter().map(|guest| Publish {
-            host: (Ipv4Addr::UNSPECIFIED, 0).into(),
-            guest,
-            how: How::Tcp,
-        }));
+        ports.retain(|port| !published.iter().any(|it| (it.guest, it.how) == *port));
+        let anywhere = (Ipv4Addr::UNSPECIFIED, 0).into();
+        all.extend(ports.into_iter().map(|(guest, how)| Publish { host: anywhere, guest, how }));
         Ok(all)
     }
 }
@@ -203,16 +194,17 @@ mod tests {
 
     #[test]
     fn every_port_of_the_image_and_those_named_are_published_once() {
-        let words = NetworkWords { publish_all: true, expose: vec![9000, 80], ..NetworkWords::default() };
-        let image = ["80/tcp".to_owned(), "443".to_owned(), "8000-8001/tcp".to_owned()];
+        let words = NetworkWords { publish_all: true, expose: vec![(9000, How::Tcp), (80, How::Tcp), (80, How::Udp)], ..NetworkWords::default() };
+        let image = ["80/tcp".to_owned(), "443".to_owned(), "8000-8001/tcp".to_owned(), "53/udp".to_owned()];
         let said = |published: &[Publish]| {
             let all = words.publish_exposed(&image, published).unwrap();
             all.iter().map(Publish::to_string).collect::<Vec<_>>()
         };
-        let all = ["0.0.0.0:0->80/tcp", "0.0.0.0:0->443/tcp", "0.0.0.0:0->8000/tcp", "0.0.0.0:0->8001/tcp"];
-        assert_eq!(said(&[]), [&all[..], &["0.0.0.0:0->9000/tcp"]].concat());
-        assert_eq!(said(&[one("8080:80")])[..2], ["0.0.0.0:8080->80/tcp", "0.0.0.0:0->443/tcp"]);
-        for bad in ["53/udp", "x/tcp", "1-9999"] {
+        let all = ["53/udp", "80/tcp", "80/udp", "443/tcp", "8000/tcp", "8001/tcp", "9000/tcp"];
+        assert_eq!(said(&[]), all.map(|port| format!("0.0.0.0:0->{port}")));
+        let some = ["0.0.0.0:8080->80/tcp", "0.0.0.0:0->53/udp", "0.0.0.0:0->80/udp", "0.0.0.0:0->443/tcp"];
+        assert_eq!(said(&[one("8080:80")])[..4], some);
+        for bad in ["53/sctp", "x/tcp", "1-9999"] {
             assert!(words.publish_exposed(&[bad.into()], &[]).unwrap_err().to_string().contains(bad));
         }
         let not = NetworkWords::default();

@@ -34,7 +34,7 @@ use crate::launch::{self, Prepared};
 use crate::lock::BoxLock;
 use crate::monitor::{BLOCK_CORRUPT, Console, End, Isolation, Monitor, Running, network, vsock};
 use crate::publish::Publish;
-use crate::published;
+use crate::published::{self, Held};
 use crate::restart_policy::{RestartPolicy, wait_after};
 use crate::simulator::Answerer;
 use crate::socket::bind_socket;
@@ -334,7 +334,7 @@ impl Run {
         home: &Home,
         document: &Document,
         processor: Option<Answerer>,
-    ) -> Result<Vec<(Publish, std::net::TcpListener)>, Failure> {
+    ) -> Result<Vec<(Publish, Held)>, Failure> {
         let listen = |port| vsock::listen(&self.folder, port).class_while(Class::Config, "cannot listen to the guest");
         let (events, received) = mpsc::channel(16);
         tokio::spawn(lines::events(listen(ports::HOST_EVENTS)?, events));
@@ -354,10 +354,16 @@ impl Run {
             tokio::spawn(lines::relay(listener, peer.address.clone(), RelayFailure::default()));
         }
         let held = published::listen(&self.folder, &self.record.options.publish)?;
-        let (of_card, of_agent): (Vec<_>, Vec<_>) = held.into_iter().partition(|(publish, _)| publish.how.is_of_card());
-        for (published, listener) in of_agent {
-            let listener = TcpListener::from_std(listener)?;
-            tokio::spawn(lines::ingress(listener, self.folder.clone(), published.guest));
+        let mut of_card = Vec::new();
+        for (published, held) in held {
+            match held {
+                Held::Stream(listener) if !published.how.is_of_card() => {
+                    listener.set_nonblocking(true)?;
+                    let listener = TcpListener::from_std(listener)?;
+                    tokio::spawn(lines::ingress(listener, self.folder.clone(), published.guest));
+                }
+                held => of_card.push((published, held)),
+            }
         }
         Ok(of_card)
     }

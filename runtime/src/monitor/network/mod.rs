@@ -8,7 +8,8 @@
 //!
 //! Each box has a passt of its own, jailed as it jails itself: another user where it was started by root, no files, a filter of
 //! system calls. It gets one end of a pair of sockets and ends with the other end, so that it is gone with the supervisor however
-//! that ends. It maps no address to this machine's loopback.
+//! that ends. It maps no address to this machine's loopback, unless a port of UDP is published: then the gateway, so that who came from
+//! there is answered, and the port lets nothing but answers go to it.
 //!
 //! Trusts: passt for what it does with the host's sockets; for frames neither it nor the guest. Never: resolves a name, answers DHCP.
 //! Source: passt(1); QEMU net/stream.c.
@@ -17,7 +18,7 @@ mod exchange;
 mod notes;
 mod relay;
 
-use std::net::{IpAddr, TcpListener};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use coffer_rim::{Class, Classify as _, Failure};
 use coffer_spec::Network;
+use coffer_vmm::net::datagrams::Datagrams;
 use coffer_vmm::net::filter::Filter;
 use coffer_vmm::net::switch::{Port, View, mac_of};
 use tokio::net::UnixStream;
@@ -39,7 +41,8 @@ use self::notes::Notes;
 use super::Card;
 use super::child::{keep_words, last_words, spawn, with_words};
 use crate::boxes::files;
-use crate::publish::Publish;
+use crate::publish::{How, Publish};
+use crate::published::Held;
 use crate::socket::bind_socket;
 use crate::tools::{Program, Search};
 
@@ -95,7 +98,7 @@ pub async fn start(
     search: &Search,
     folder: &Path,
     network: &Network,
-    publish: Vec<(Publish, TcpListener)>,
+    publish: Vec<(Publish, Held)>,
     networks: PathBuf,
     look: Look,
 ) -> Result<Running, Failure> {
@@ -112,7 +115,9 @@ pub async fn start(
     let mut said = keep_words(passt.stderr.take(), folder);
     drop(keep_words(passt.stdout.take(), folder));
     // It opens its ports before it reads a frame, so that an answer says that all are open.
-    match timeout(PATIENCE, relay::first_answer(&mut ours, &filter(network))).await {
+    let datagrams = publish.iter().filter(|publish| publish.how == How::Udp).map(|publish| publish.guest);
+    let filter = filter(network, Datagrams::of(datagrams));
+    match timeout(PATIENCE, relay::first_answer(&mut ours, &filter)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => {
             let failure = Failure::new(Class::Platform, "passt did not start");
@@ -121,25 +126,26 @@ pub async fn start(
         Err(_) => return Err(Failure::new(Class::Platform, "passt answered nothing within 10 s")),
     }
     // It goes on without a port that it could not open, and so do not we.
-    if let Some(closed) = publish.iter().find(|publish| TcpListener::bind(publish.host).is_ok()) {
+    if let Some(closed) = publish.iter().find(|publish| Held::take(publish.host, publish.how).is_ok()) {
         return Err(Failure::new(Class::Config, format!("passt does not listen on {}", closed.host)));
     }
     let (sender, to_guest) = mpsc::channel(WAITING);
     // Nothing passes before the networks were looked at.
-    let port = Port { filter: filter(network), dns: network.dns.clone(), view: View::default() };
+    let port = Port { filter, dns: network.dns.clone(), view: View::default() };
     let exchange = Exchange::open(port, look, networks, sender, Notes::of(folder))?;
     let relay = tokio::spawn(relay::run(listener, ours, Arc::clone(&exchange), to_guest));
     Ok(Running { _passt: passt, _relay: Task(relay), exchange })
 }
 
 /// What passes between the guest and passt.
-fn filter(network: &Network) -> Filter {
+fn filter(network: &Network, datagrams: Datagrams) -> Filter {
     Filter {
         mac: card(network).mac,
         address: network.address,
         mask: network.mask(),
         gateway: network.gateway,
         resolver: network.dns.contains(&network.gateway),
+        datagrams,
     }
 }
 
@@ -148,7 +154,7 @@ fn arguments(network: &Network, publish: &[Publish]) -> Vec<String> {
     let (address, mask, gateway) =
         (network.address.to_string(), network.mask().to_string(), network.gateway.to_string());
     let mut all: Vec<String> = [
-        ["--foreground", "--quiet", "--ipv4-only", "--no-map-gw", "--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"]
+        ["--foreground", "--quiet", "--ipv4-only", "--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"]
             .as_slice(),
         // Its addresses are all named. It asks for an interface all the same, and a host that is on no network has this one.
         &["--interface", "lo"],
@@ -163,13 +169,19 @@ fn arguments(network: &Network, publish: &[Publish]) -> Vec<String> {
     if network.dns.contains(&network.gateway) {
         all.extend(["--dns-forward".to_owned(), gateway]);
     }
-    for Publish { host, guest, .. } in publish {
-        all.extend(["--tcp-ports".to_owned(), format!("{}/{}:{guest}", host.ip(), host.port())]);
+    for (how, flag) in [(How::Tcp, "--tcp-ports"), (How::Udp, "--udp-ports")] {
+        let mut those = publish.iter().filter(|publish| publish.how == how).peekable();
+        // Some of its versions answer who comes from this machine's loopback only where the gateway leads back there.
+        if those.peek().is_none() {
+            all.extend([flag, "none"].map(str::to_owned));
+            if how == How::Udp {
+                all.push("--no-map-gw".to_owned());
+            }
+        }
+        for Publish { host, guest, .. } in those {
+            all.extend([flag.to_owned(), format!("{}/{}:{guest}", host.ip(), host.port())]);
+        }
     }
-    if publish.is_empty() {
-        all.extend(["--tcp-ports", "none"].map(str::to_owned));
-    }
-    all.extend(["--udp-ports", "none"].map(str::to_owned));
     all
 }
 
@@ -222,7 +234,12 @@ mod tests {
         let own = Network { dns: vec!["192.0.2.53".parse().unwrap()], ..network };
         let closed = arguments(&own, &[]);
         assert!(has(&closed, &["--tcp-ports", "none"]) && !closed.iter().any(|word| word == "--dns-forward"));
-        assert!(filter(&Network::user()).resolver && !filter(&own).resolver);
+        let resolves = |network| filter(network, Datagrams::default()).resolver;
+        assert!(resolves(&Network::user()) && !resolves(&own));
+        // The gateway leads back to loopback only where there is something to answer.
+        let both = arguments(&Network::user(), &[one("127.0.0.1:5353:53/udp"), one("8080:80")]);
+        assert!(has(&both, &["--udp-ports", "127.0.0.1/5353:53"]) && has(&both, &["--tcp-ports", "0.0.0.0/8080:80"]));
+        assert!(!both.iter().any(|word| word == "--no-map-gw" || word == "none"));
     }
 
     #[test]

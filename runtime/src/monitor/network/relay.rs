@@ -121,6 +121,7 @@ mod tests {
     use super::super::notes::Notes;
     use super::*;
     use crate::boxes::files;
+    use coffer_vmm::net::datagrams::Datagrams;
     use coffer_vmm::net::switch::{Port, View};
     use std::net::Ipv4Addr;
 
@@ -128,7 +129,8 @@ mod tests {
 
     fn filter() -> Filter {
         let at = |last| Ipv4Addr::new(10, 0, 2, last);
-        Filter { mac: MAC, address: at(15), mask: Ipv4Addr::new(255, 255, 255, 0), gateway: at(2), resolver: false }
+        let (mask, datagrams) = (Ipv4Addr::new(255, 255, 255, 0), Datagrams::default());
+        Filter { mac: MAC, address: at(15), mask, gateway: at(2), resolver: false, datagrams }
     }
 
     fn judge(frame: &mut [u8]) -> Result<bool, Refused> {

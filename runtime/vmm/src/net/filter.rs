@@ -2,19 +2,21 @@
 //!
 //! A guest speaks as itself alone, ARP and IPv4 alone, and to machines that are neither its host's loopback, nor on a link, nor many:
 //! no 127.0.0.0/8, no 169.254.0.0/16 with the services of clouds, no gateway. Towards the gateway, which stands for clients on the
-//! host, it may answer: TCP that opens nothing. It may ask it for names where
-//! a resolver of the host answers there.
+//! host, it may answer: TCP that opens nothing, UDP to who came in by a port of UDP. It may ask it for names where
+//! a resolver of the host answers there. By UDP it hears what answers it, and who comes in by such a port.
 //!
-//! Trusts: neither the guest nor the other end. Never: keeps state, changes a frame, looks behind the headers named here.
+//! Trusts: neither the guest nor the other end. Never: keeps state but of [`Datagrams`], changes a frame, looks behind the headers named
+//! here.
 //! Source: RFC 791 §3.1; RFC 826; RFC 9293 §3.1; RFC 768; RFC 6890.
 
 use std::net::Ipv4Addr;
 
 use super::Refused;
+use super::datagrams::Datagrams;
 use super::frame::{ARP, DNS, IPV4, Packet, TCP, UDP, arp, ethernet, packet};
 
 /// Addresses of a guest's card, and what stands at its other end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Filter {
     /// The card's.
     pub mac: [u8; 6],
@@ -26,6 +28,8 @@ pub struct Filter {
     pub gateway: Ipv4Addr,
     /// Names are asked for at the gateway, over UDP.
     pub resolver: bool,
+    /// What went by UDP. Whoever lets a frame pass for good notes it here.
+    pub datagrams: Datagrams,
 }
 
 impl Filter {
@@ -67,10 +71,19 @@ impl Filter {
         }
         match [header[12], header[13]] {
             ARP => arp(rest).map(drop),
-            IPV4 if packet(rest)?.to == self.address => Ok(()),
-            IPV4 => Err(Refused::NotForIt),
+            IPV4 => self.packet_in(&packet(rest)?),
             _ => Err(Refused::Protocol),
         }
+    }
+
+    fn packet_in(&self, packet: &Packet<'_>) -> Result<(), Refused> {
+        if packet.to != self.address {
+            return Err(Refused::NotForIt);
+        }
+        if packet.protocol == UDP && !self.datagrams.comes_in(packet) && !self.datagrams.was_asked(packet) {
+            return Err(Refused::Unasked);
+        }
+        Ok(())
     }
 
     fn packet_out(&self, packet: &Packet<'_>) -> Result<(), Refused> {
@@ -98,7 +111,10 @@ impl Filter {
     fn answers(&self, packet: &Packet<'_>) -> bool {
         match packet.protocol {
             TCP => !packet.opens(),
-            UDP => self.resolver && packet.ports().is_some_and(|(_, to)| to == DNS),
+            UDP => {
+                let asks = self.resolver && packet.ports().is_some_and(|(_, to)| to == DNS);
+                asks || self.datagrams.answers(packet)
+            }
             _ => false,
         }
     }
@@ -118,6 +134,7 @@ mod tests {
             mask: Ipv4Addr::new(255, 255, 255, 0),
             gateway: Ipv4Addr::new(10, 0, 2, 2),
             resolver: true,
+            datagrams: Datagrams::of([53]),
         }
     }
 
@@ -209,6 +226,33 @@ mod tests {
             part[6..8].copy_from_slice(&offset);
             assert_eq!(out(&part), Err(Refused::Gateway), "{offset:?}");
         }
+    }
+
+    #[test]
+    fn to_the_gateway_datagrams_answer_who_came_in() {
+        let filter = filter();
+        let ports = |from: u16, to: u16| [&from.to_be_bytes()[..], &to.to_be_bytes(), &[0, 8, 0, 0]].concat();
+        let inside = |from: [u8; 4], payload: &[u8]| ethernet([9; 6], MAC, IPV4, &ip(from, OWN, UDP, payload));
+        let outside = |from: u16, to: u16| ethernet(MAC, [9; 6], IPV4, &ip(OWN, GATEWAY, UDP, &ports(from, to)));
+        assert_eq!(filter.outbound(&outside(53, 5000)), Err(Refused::Gateway), "nobody asked");
+        let asks = inside(GATEWAY, &ports(5000, 53));
+        assert_eq!(filter.inbound(&asks), Ok(()));
+        filter.datagrams.is_given(&packet(&asks[14..]).unwrap());
+        assert_eq!(filter.outbound(&outside(53, 5000)), Ok(()));
+        for (from, to) in [(53, 5001), (54, 5000), (5000, 53 + 1)] {
+            assert_eq!(filter.outbound(&outside(from, to)), Err(Refused::Gateway), "{from} {to}");
+        }
+        // And nobody comes in by another port, but for the guest's asking.
+        for from in [GATEWAY, [192, 0, 2, 1]] {
+            assert_eq!(filter.inbound(&inside(from, &ports(53, 4000))), Err(Refused::Unasked));
+        }
+        let asks = ethernet(MAC, [9; 6], IPV4, &ip(OWN, [192, 0, 2, 1], UDP, &ports(4000, 53)));
+        filter.datagrams.goes_out(&packet(&asks[14..]).unwrap());
+        assert_eq!(filter.inbound(&inside([192, 0, 2, 1], &ports(53, 4000))), Ok(()));
+        assert_eq!(filter.inbound(&inside(GATEWAY, &ports(53, 4000))), Err(Refused::Unasked));
+        let mut part = inside([192, 0, 2, 1], &ports(53, 4000));
+        part[14 + 7] = 1;
+        assert_eq!(filter.inbound(&part), Err(Refused::Unasked), "ports of which nothing is known");
     }
 
     #[test]

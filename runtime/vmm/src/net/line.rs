@@ -190,13 +190,14 @@ impl Line {
     }
 }
 
+/// The time by which the devices of a network wait and forget.
 #[cfg(not(test))]
-fn now() -> Instant {
+pub fn now() -> Instant {
     Instant::now()
 }
 
 #[cfg(test)]
-use clock::now;
+pub use clock::now;
 
 /// The time of tests: it stands still until it is moved, however long the machine lets a test wait.
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! the socket, by the [`filter`] and the [`switch`].
 //! Source: Virtio 1.2 §5.1; QEMU net/stream.c; passt tap.c.
 
+pub mod datagrams;
 mod device;
 pub mod filter;
 mod frame;

@@ -30,6 +30,9 @@ pub enum Refused {
     /// To the gateway, and neither an answer nor a question for a name.
     #[error("a packet to the gateway that neither answers nor asks for a name")]
     Gateway,
+    /// By UDP, to a port that nobody comes in by, and no answer to the guest.
+    #[error("a datagram that answers nothing, to a port that is not published")]
+    Unasked,
     /// For another guest.
     #[error("a frame that is not for this guest")]
     NotForIt,

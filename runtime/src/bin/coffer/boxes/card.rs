@@ -31,11 +31,11 @@ pub struct NetworkFlags {
     /// Let the box know a name without asking: NAME:ADDRESS.
     #[arg(long, value_name = "NAME:ADDRESS", conflicts_with = "spec")]
     add_host: Vec<String>,
-    /// Publish every TCP port that the image says it listens on, each at a port of the host that is free; `coffer port` says which.
+    /// Publish every port that the image says it listens on, of TCP and UDP, each at a port of the host that is free; `coffer port` says which.
     #[arg(short = 'P', long)]
     publish_all: bool,
     /// With --publish-all: a further port, or FIRST-LAST.
-    #[arg(long, value_name = "PORT[/tcp]", requires = "publish_all")]
+    #[arg(long, value_name = "PORT[/tcp|/udp]", requires = "publish_all")]
     expose: Vec<String>,
 }
 
@@ -61,8 +61,7 @@ impl NetworkFlags {
         let hosts = self.add_host.iter().map(host).collect::<Result<_, _>>()?;
         let mut expose = Vec::new();
         for text in &self.expose {
-            let range = text.strip_suffix("/tcp").unwrap_or(text);
-            expose.extend(publish::ports(range).map_err(|why| usage("--expose", text, &why))?);
+            expose.extend(publish::exposed(text).map_err(|why| usage("--expose", text, &why))?);
         }
         let words = NetworkWords {
             wanted: self.network.clone(),

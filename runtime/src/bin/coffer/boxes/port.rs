@@ -13,13 +13,14 @@ use crate::error::{self, Class, CliError};
 #[command(after_help = "Examples:
   coffer port web
   coffer port web 80
+  coffer port web 53/udp
   coffer port web 8080/ra-tls")]
 pub struct Args {
     /// Name or id.
     #[arg(value_name = "BOX")]
     name: String,
     /// One port of the box alone: what leads there.
-    #[arg(value_name = "PORT[/tcp|/ra-tls|/tls]")]
+    #[arg(value_name = "PORT[/tcp|/udp|/ra-tls|/tls]")]
     port: Option<String>,
 }
 
@@ -36,7 +37,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     };
     let known = how.is_none_or(|word| How::ALL.iter().any(|how| how.word() == word));
     let Some(port) = number.parse::<u16>().ok().filter(|_| known) else {
-        return Err(CliError::new(Class::Usage, format!("{text:?} is no port")).hint("write 80, 80/tcp or 8080/ra-tls"));
+        return Err(CliError::new(Class::Usage, format!("{text:?} is no port")).hint("write 80, 80/tcp, 53/udp or 8080/ra-tls"));
     };
     let asked = |publish: &Publish| publish.guest == port && how.is_none_or(|word| publish.how.word() == word);
     let of_port: Vec<_> = all.into_iter().filter(asked).collect();

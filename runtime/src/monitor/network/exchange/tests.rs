@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use coffer_vmm::net::datagrams::Datagrams;
 use coffer_vmm::net::filter::Filter;
 use coffer_vmm::net::switch::{Joined, Rules, Subnet, mac_of};
 
@@ -45,7 +46,8 @@ impl Guest {
             Ok((always || new).then(|| seen.1.clone()))
         });
         let mask = Ipv4Addr::new(255, 255, 255, 0);
-        let filter = Filter { mac: mac_of(at(own)), address: at(own), mask, gateway: at(1), resolver: true };
+        let (mac, datagrams) = (mac_of(at(own)), Datagrams::default());
+        let filter = Filter { mac, address: at(own), mask, gateway: at(1), resolver: true, datagrams };
         let port = Port { filter, dns: vec![at(1)], view: View::default() };
         let notes = Notes::of(folder);
         Self { exchange: Exchange::open(port, look, folder.to_owned(), to_guest, notes).unwrap(), heard, view }

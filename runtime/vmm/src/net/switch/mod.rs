@@ -12,7 +12,7 @@
 //! address there is written into its packets here, and the guest sees none of it.
 //!
 //! Trusts: the view, which is the host's. Trusts neither the guest nor what comes from elsewhere; of another port's frames it checks once
-//! more that they are what that port lets through. Never: keeps state between frames, sends anything itself.
+//! more that they are what that port lets through. Never: keeps state between frames but the filter's, sends anything itself.
 //! Source: RFC 826; RFC 791; RFC 1035.
 
 mod names;
@@ -26,7 +26,7 @@ use std::net::Ipv4Addr;
 use super::Refused;
 use super::filter::Filter;
 use super::frame::{
-    ARP, ARP_OF_IPV4, DNS, ETHERNET, IPV4, IPV4_HEADER, Packet, UDP, UDP_HEADER, arp, ethernet, packet,
+    ARP, ARP_OF_IPV4, DNS, ETHERNET, IPV4, IPV4_HEADER, Packet, TCP, UDP, UDP_HEADER, arp, ethernet, packet,
 };
 use names::Question;
 use translate::{FROM, TO, checksum, readdress};
@@ -35,7 +35,7 @@ pub use rules::{Flow, Protocol, Rule, RuleError, Rules};
 pub use subnet::{Subnet, SubnetError};
 
 /// A guest's port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Port {
     /// The guest's addresses, and what it may reach of the machines behind the host.
     pub filter: Filter,
@@ -119,7 +119,12 @@ impl Port {
                 return Err(Refused::OtherNetwork);
             }
         }
-        self.allowed(|rules| rules.let_out(&self.flow(&packet, to, Port::swapped))).map(|()| Way::Out)
+        let datagrams = &self.filter.datagrams;
+        let answers = if packet.protocol == UDP { datagrams.answers(&packet) } else { !packet.opens() };
+        let flow = Flow { answers, ..self.flow(&packet, to, Port::swapped) };
+        self.allowed(|rules| rules.let_out(&flow))?;
+        datagrams.goes_out(&packet);
+        Ok(Way::Out)
     }
 
     /// Whether the guest is given a frame of who carries its frames out.
@@ -141,7 +146,12 @@ impl Port {
         if self.is_answer_of_resolver(&packet) {
             return Ok(());
         }
-        self.allowed(|rules| rules.let_in(&self.flow(&packet, from, |ports| ports)))
+        let datagrams = &self.filter.datagrams;
+        let published = packet.protocol == TCP || datagrams.comes_in(&packet);
+        let flow = Flow { published, ..self.flow(&packet, from, |ports| ports) };
+        self.allowed(|rules| rules.let_in(&flow))?;
+        datagrams.is_given(&packet);
+        Ok(())
     }
 
     /// Makes a frame of another guest's port in a network one that the guest is given.
@@ -239,7 +249,8 @@ impl Port {
     fn flow(&self, packet: &Packet<'_>, remote: Ipv4Addr, ports: fn((u16, u16)) -> (u16, u16)) -> Flow {
         // It stands for who comes from the host's loopback.
         let remote = if remote == self.filter.gateway { Ipv4Addr::LOCALHOST } else { remote };
-        Flow { remote, ports: packet.ports().map(ports), protocol: packet.protocol, opens: packet.opens() }
+        let (ports, protocol, opens) = (packet.ports().map(ports), packet.protocol, packet.opens());
+        Flow { remote, ports, protocol, opens, published: false, answers: false }
     }
 
     const fn swapped((from, to): (u16, u16)) -> (u16, u16) {

@@ -72,6 +72,10 @@ pub struct Flow {
     pub protocol: u8,
     /// It can begin a connection of TCP.
     pub opens: bool,
+    /// It comes in by a port that others come in by, or would: of TCP that is not known here, and said of all.
+    pub published: bool,
+    /// It is, or can be, an answer to what came in.
+    pub answers: bool,
 }
 
 impl Rules {
@@ -88,12 +92,12 @@ impl Rules {
 
     /// Whether a packet may go out.
     pub fn let_out(&self, flow: &Flow) -> bool {
-        self.reaches(flow) || !flow.opens && self.is_reached(flow)
+        self.reaches(flow) || flow.answers && self.is_reached(flow)
     }
 
     /// Whether a packet may come in.
     pub fn let_in(&self, flow: &Flow) -> bool {
-        self.is_reached(flow) || !flow.opens && self.reaches(flow)
+        flow.published && self.is_reached(flow) || !flow.opens && self.reaches(flow)
     }
 
     fn reaches(&self, flow: &Flow) -> bool {
@@ -101,10 +105,10 @@ impl Rules {
         self.egress.iter().any(|rule| rule.admits(flow.remote, port, flow.protocol))
     }
 
-    /// Published ports are of TCP alone: nobody comes in by anything else.
+    /// Published ports are of TCP and UDP: nobody comes in by anything else.
     fn is_reached(&self, flow: &Flow) -> bool {
         let port = flow.ports.map(|(_, own)| own);
-        flow.protocol == TCP && self.ingress.iter().any(|rule| rule.admits(flow.remote, port, flow.protocol))
+        matches!(flow.protocol, TCP | UDP) && self.ingress.iter().any(|rule| rule.admits(flow.remote, port, flow.protocol))
     }
 }
 
@@ -225,7 +229,7 @@ mod tests {
 
     fn flow(remote: [u8; 4], ports: (u16, u16), protocol: u8, opens: bool) -> Flow {
         let ports = (protocol != ICMP).then_some(ports);
-        Flow { remote: remote.into(), ports, protocol, opens }
+        Flow { remote: remote.into(), ports, protocol, opens, published: protocol == TCP, answers: protocol == TCP && !opens }
     }
 
     #[test]
@@ -256,6 +260,20 @@ mod tests {
         assert!(!rules.let_in(&flow(client, (5000, 22), TCP, true)));
         assert!(!rules.let_in(&flow([198, 51, 101, 3], (5000, 8080), TCP, true)));
         assert!(!rules.let_in(&flow(client, (5000, 8080), UDP, false)));
+    }
+
+    #[test]
+    fn datagrams_come_in_by_published_ports_and_answers_alone_go_back() {
+        let udp = |text: &str| Rules { between: false, egress: vec![], ingress: vec![rule(text)] };
+        let rules = udp("198.51.100.0/24:53/udp");
+        let asks = Flow { published: true, ..flow([198, 51, 100, 3], (5000, 53), UDP, false) };
+        assert!(rules.let_in(&asks) && !rules.let_in(&Flow { published: false, ..asks }));
+        assert!(!rules.let_in(&Flow { remote: [198, 51, 101, 3].into(), ..asks }));
+        assert!(!rules.let_in(&Flow { ports: Some((5000, 54)), ..asks }));
+        assert!(!udp("198.51.100.0/24:53/tcp").let_in(&asks));
+        assert!(!rules.let_out(&asks), "it begins nothing");
+        assert!(rules.let_out(&Flow { answers: true, ..asks }));
+        assert!(!Rules::inside().let_out(&Flow { answers: true, ..asks }));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The matrix: who reaches whom, over what, before and after a guest joins and leaves.
 
+use super::super::datagrams::Datagrams;
 use super::super::frame::{ACK, ICMP, SYN, TCP, TCP_FLAGS};
 use super::names::tests::question;
 use super::*;
@@ -38,6 +39,7 @@ fn port(address: &str, view: View) -> Port {
         mask: Ipv4Addr::new(255, 255, 255, 0),
         gateway: range.gateway(),
         resolver: true,
+        datagrams: Datagrams::of([5353]),
     };
     Port { dns: vec![filter.gateway], filter, view }
 }
@@ -250,7 +252,7 @@ fn names_of_boxes_are_answered_by_the_switch() {
     assert_eq!(resolves(&open, "10.89.0.1", "example.org", 1), Err("somebody else is asked"));
     assert_eq!(resolves(&strict, "10.89.0.1", "example.org", 1), Err("no such name"), "names carry data out");
     // A server of the user's is asked for all but names of boxes.
-    let own = Port { dns: vec![at(OUTSIDE)], ..open.clone() };
+    let own = Port { dns: vec![at(OUTSIDE)], ..self::web(Rules::open()) };
     assert_eq!(resolves(&own, OUTSIDE, "db", 1), Ok(Some(at("10.89.0.3"))));
     assert_eq!(resolves(&own, OUTSIDE, "example.org", 1), Err("somebody else is asked"));
     let mut odd = frame("10.89.0.2", "10.89.0.1", UDP, &udp(4000, 53, b"no question"));
@@ -273,11 +275,14 @@ fn what_comes_from_outside_is_what_the_rules_let_in() {
     assert_eq!(arrives(&open, OUTSIDE, TCP, &begins), Ok(()));
     assert_eq!(arrives(&open, "10.89.0.1", TCP, &begins), Ok(()), "from the host's loopback");
     assert_eq!(arrives(&open, OUTSIDE, TCP, &answers), Ok(()));
+    let asks = |port: &Port| kind(port.outbound(&mut frame("10.89.0.2", "10.89.0.1", UDP, &udp(4000, 53, b"x"))));
+    assert_eq!(arrives(&open, "10.89.0.1", UDP, &udp(53, 4000, b"")), Err(Refused::Unasked));
+    assert_eq!((asks(&open), asks(&strict)), (Ok("out"), Err(Refused::Rules)));
     assert_eq!(arrives(&open, "10.89.0.1", UDP, &udp(53, 4000, b"")), Ok(()));
     for (from, payload) in [(OUTSIDE, &begins), ("10.89.0.1", &begins), (OUTSIDE, &answers)] {
         assert_eq!(arrives(&strict, from, TCP, payload), Err(Refused::Rules), "{from}");
     }
-    assert_eq!(arrives(&strict, "10.89.0.1", UDP, &udp(53, 4000, b"")), Err(Refused::Rules));
+    assert_eq!(arrives(&strict, "10.89.0.1", UDP, &udp(53, 4000, b"")), Err(Refused::Unasked));
     assert_eq!(arrives(&local, "10.89.0.1", TCP, &begins), Ok(()), "the gateway stands for 127.0.0.1");
     assert_eq!(arrives(&local, OUTSIDE, TCP, &begins), Err(Refused::Rules));
     let answer = |port: &Port, to| kind(port.outbound(&mut frame("10.89.0.2", to, TCP, &tcp(80, 4000, SYN | ACK))));
@@ -285,6 +290,40 @@ fn what_comes_from_outside_is_what_the_rules_let_in() {
     // Nobody outside has an address of a box's.
     for from in ["10.89.0.3", "10.89.1.2"] {
         assert_eq!(arrives(&open, from, TCP, &answers), Err(Refused::OtherNetwork), "{from}");
+    }
+}
+
+#[test]
+fn datagrams_come_in_by_published_ports_and_are_answered_by_the_rules() {
+    let rules = |rule: &str| Rules { between: true, egress: vec![], ingress: vec![rule.parse().unwrap()] };
+    let (comes, goes) = (udp(4000, 5353, b"asks"), udp(5353, 4000, b"answers"));
+    let answer = |port: &Port, to| kind(port.outbound(&mut frame("10.89.0.2", to, UDP, &goes)));
+    for (rule, from, other) in
+        [("127.0.0.1:5353/udp", "10.89.0.1", OUTSIDE), ("203.0.113.0/24/udp", OUTSIDE, "10.89.0.1")]
+    {
+        let port = web(rules(rule));
+        let shut = if other == OUTSIDE { Refused::Rules } else { Refused::Gateway };
+        assert!(answer(&port, from).is_err(), "nobody asked: {rule}");
+        assert_eq!(arrives(&port, other, UDP, &comes), Err(Refused::Rules), "{rule}");
+        assert_eq!(answer(&port, other), Err(shut), "who was not let in is not answered: {rule}");
+        assert_eq!(arrives(&port, from, UDP, &comes), Ok(()), "{rule}");
+        assert_eq!(answer(&port, from), Ok("out"), "{rule}");
+        assert_eq!(arrives(&port, from, UDP, &udp(4000, 5354, b"")), Err(Refused::Unasked), "{rule}");
+        for (own, to) in [(5353, 4001), (5354, 4000)] {
+            let mut other = frame("10.89.0.2", from, UDP, &udp(own, to, b""));
+            assert!(port.outbound(&mut other).is_err(), "{rule}: {own} {to}");
+        }
+    }
+    assert_eq!(arrives(&web(rules("203.0.113.0/24/tcp")), OUTSIDE, UDP, &comes), Err(Refused::Rules));
+    assert_eq!(arrives(&web(Rules::open()), OUTSIDE, UDP, &comes), Ok(()));
+    assert_eq!(arrives(&user(vec![]), OUTSIDE, UDP, &comes), Ok(()));
+    // A guest that sends opens its port to whom it sent, and to nobody else.
+    let open = web(Rules::open());
+    let mut sent = frame("10.89.0.2", OUTSIDE, UDP, &udp(8125, 123, b""));
+    assert_eq!(kind(open.outbound(&mut sent)), Ok("out"));
+    assert_eq!(arrives(&open, OUTSIDE, UDP, &udp(123, 8125, b"")), Ok(()));
+    for (from, port) in [(OUTSIDE, 124), ("10.89.0.1", 123), ("203.0.113.10", 123)] {
+        assert_eq!(arrives(&open, from, UDP, &udp(port, 8125, b"")), Err(Refused::Unasked), "{from} {port}");
     }
 }
 

@@ -2,7 +2,10 @@
 //! where the other end lets it. Included by the tests of several crates.
 #![allow(dead_code, reason = "each uses its part")]
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use coffer_ratls::Identity;
 use rustls::{
@@ -140,7 +143,8 @@ pub async fn attacker_server(
     config.session_storage = SESSIONS.get_or_init(|| rustls::server::ServerSessionMemoryCache::new(64)).clone();
     if let Ok(mut tls) = TlsAcceptor::from(Arc::new(config)).accept(stream).await {
         kinds.lock().unwrap().extend(tls.get_ref().1.handshake_kind());
-        let _ = tls.read(&mut [0; 64]).await;
+        // Who says nothing has taken the tickets by then.
+        let _ = tokio::time::timeout(Duration::from_millis(500), tls.read(&mut [0; 64])).await;
     }
 }
 

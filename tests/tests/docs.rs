@@ -142,6 +142,7 @@ macro_rules! runs {
 }
 
 runs! {
+    audit: "docs/audit.md",
     readme: "README.md",
     collateral: "docs/collateral.md",
     disks: "docs/disks.md",

@@ -52,7 +52,8 @@ pub fn lay_over(lower: &str, bytes: u64) -> Result<(), Failure> {
     if lower != LOWER {
         std::os::unix::fs::symlink(lower, LOWER).or_fail(Code::Internal, LOWER)?;
     }
-    // What is in the upper folder is there whole, so that it can be read without the image: docs/disks.md.
-    let layers = format!("lowerdir={lower},upperdir={UPPER},workdir={layer}/work,redirect_dir=off,metacopy=off");
+    // What is in the upper folder is there whole, so that it can be read without the image. `nofollow` is what a user namespace may say of
+    // redirects; none is made either.
+    let layers = format!("lowerdir={lower},upperdir={UPPER},workdir={layer}/work,redirect_dir=nofollow,metacopy=off");
     at("overlay", ROOT, "overlay", MountFlags::NODEV, &layers)
 }

@@ -245,7 +245,7 @@ fn what_was_written_over_an_image_becomes_one_layer_more() {
     std::io::copy(&mut flate2::read::GzDecoder::new(&layer.blob[..]), &mut plain).unwrap();
     let commit = Commit {
         reference: Some("test.example/app:3".to_owned()),
-        changes: vec!["CMD [\"other\"]".to_owned(), "ENV A=1".to_owned()],
+        changes: vec!["CMD [\"other\"]".to_owned(), "ENV NEW=1".to_owned()],
         message: "with new".to_owned(),
         author: "ann".to_owned(),
         created_by: "sh -c x".to_owned(),
@@ -262,7 +262,7 @@ fn what_was_written_over_an_image_becomes_one_layer_more() {
         (&image.config.cmd[..], &image.config.entrypoint),
         (&["other".to_owned()][..], &parent.config.entrypoint)
     );
-    assert!(image.config.env.contains(&"A=1".to_owned()) && image.config.env.len() == parent.config.env.len() + 1);
+    assert!(image.config.env.contains(&"NEW=1".to_owned()) && image.config.env.len() == parent.config.env.len() + 1);
     let steps = here.history(&image).unwrap();
     let last = steps.last().unwrap();
     assert_eq!(

@@ -103,6 +103,8 @@ mod tests {
             runs_since: None,
             log: None,
             network: None,
+            health: None,
+            paused: tokio::sync::watch::channel(false).0,
             record,
         };
         (run, inbox)

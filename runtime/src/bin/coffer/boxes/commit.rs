@@ -28,7 +28,7 @@ A box with a TEE is refused, whose files no image of this machine may hold; its 
 
 Examples:
   coffer commit web web:2
-  coffer commit -m 'with tools' -a ann -c 'CMD [\"/bin/httpd\"]' -c 'ENV MODE=fast' web registry.example/team/web:2"
+  coffer commit -m 'with tools' -c 'CMD [\"/bin/httpd\"]' web team/web:2"
 )]
 pub struct Args {
     /// What it runs, as a Dockerfile says it: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR.

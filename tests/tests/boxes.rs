@@ -119,7 +119,11 @@ fn a_plain_box_gives_the_workloads_output_and_status() -> Result<()> {
 fn plain_box(monitor: Monitor) -> Result<()> {
     let (world, _registry, image) = world_on(monitor)?;
     let script = "echo out; echo err >&2; id -u; cat /etc/hostname; touch /new; ls /dev/vda /dev/mem 2>&1; exit 7";
-    let finished = world.coffer(&["run", "--rm", "--hostname", "inside", &image, "sh", "-c", script])?;
+    let setting = if monitor.has_machine() { "net.core.somaxconn=77" } else { "kernel.shmmni=77" };
+    let words = ["run", "--rm", "--hostname", "inside", "--sysctl", setting, &image, "sh", "-c"];
+    let script = format!("cat /proc/sys/{} >&2; {script}", setting.trim_end_matches("=77").replace('.', "/"));
+    let finished = world.coffer(&[&words[..], &[script.as_str()]].concat())?;
+    assert!(finished.stderr.starts_with("77\n"), "{}", finished.describe());
     assert_eq!(finished.status, 7, "{}", finished.describe());
     assert!(finished.stdout.starts_with("out\n0\ninside\n"), "{}", finished.describe());
     assert!(finished.stderr.contains("err"), "{}", finished.describe());

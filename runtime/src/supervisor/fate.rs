@@ -213,7 +213,7 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
             let all: Vec<_> = spec.sysctls.iter().map(ToString::to_string).collect();
             let text = format!("the guest's kernel does not take a setting that was asked for ({word}: {})", all.join(", "));
             Failure::new(Class::Config, with_detail(text)).hint(
-                "--sysctl names what the guest's kernel has, with a value it takes; a box without a machine has only those of its host's network namespaces",
+                "--sysctl names what the guest's kernel has, with a value it takes; a box without a machine takes none of net.*",
             )
         }
         Some(FailureCode::NoPlace) => {

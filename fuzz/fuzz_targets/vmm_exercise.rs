@@ -295,7 +295,14 @@ fn port() -> Port {
     let gateway = range(address).gateway();
     let mask = Ipv4Addr::new(255, 255, 255, 0);
     Port {
-        filter: Filter { mac: mac_of(address), address, mask, gateway, resolver: true, datagrams: Datagrams::default() },
+        filter: Filter {
+            mac: mac_of(address),
+            address,
+            mask,
+            gateway,
+            resolver: true,
+            datagrams: Datagrams::default(),
+        },
         dns: vec![gateway],
         view: View {
             own_wire: false,

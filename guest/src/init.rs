@@ -198,6 +198,9 @@ fn boot_in_namespaces(left: &mut Left, line: &MeasuredCommandLine, events: &Even
     namespaces::check_needs(spec)?;
     mounts::own_folders()?;
     net::loopback_up().or_fail(Code::Internal, "bring loopback up")?;
+    if let Some(card) = &spec.network {
+        network::configure(card)?;
+    }
     namespaces::open_low_ports();
     rights::give_up_the_network().or_fail(Code::Internal, "give up the network")?;
     let processor = open_processor(&checked.document, Host::Sockets, || left.take_page())?;

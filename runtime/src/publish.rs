@@ -233,7 +233,8 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_none_is_refused_by_its_part() {
-        for (text, word) in [("8443:8080/sctp", "sctp"), ("8080/xra-tls", "xra-tls"), ("/ra-tls/", "ra-tls/"), ("1/", "")]
+        for (text, word) in
+            [("8443:8080/sctp", "sctp"), ("8080/xra-tls", "xra-tls"), ("/ra-tls/", "ra-tls/"), ("1/", "")]
         {
             assert_eq!(said(text), Err(PublishError::Protocol(word.into())), "{text}");
         }

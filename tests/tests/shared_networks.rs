@@ -1,9 +1,10 @@
-//! Networks that boxes share, on real boots: who reaches whom, by name and by address, before and after a box joins and leaves.
+//! Networks that boxes share, one of them a machine that is booted where there are boxes without: who reaches whom, by name and by address, before and after a box joins and leaves.
 
 use anyhow::{Context, Result, ensure};
 use coffer_tests::{
     World,
     image::pulled,
+    monitors::with_cards,
     outside::{ADDRESS, Networks},
     process::run,
 };
@@ -24,12 +25,14 @@ fn boxes_of_a_network_know_each_other_and_nobody_else_reaches_them() -> Result<(
     };
     let (db, web, alone) = (serves("db"), serves("web"), serves("alone"));
     let start = |flags: &[&str], script: &str| -> Result<()> {
-        coffer(&[&["run", "-d", "--isolation", "qemu"], flags, &[&image, "sh", "-c", script]].concat())?.ok().map(drop)
+        coffer(&[&["run", "-d"], flags, &[&image, "sh", "-c", script]].concat())?.ok().map(drop)
     };
-    start(&["--name", "db", "--network", "back", "--network-alias", "store"], &db)?;
-    let proves = ["--tee-simulate", "--host-may", "stop,stats,logs,exec", "-p", "127.0.0.1::8080"];
+    let light = ["--isolation", with_cards(&world)?];
+    start(&[&light[..], &["--name", "db", "--network", "back", "--network-alias", "store"]].concat(), &db)?;
+    let proves =
+        ["--isolation", "qemu", "--tee-simulate", "--host-may", "stop,stats,logs,exec", "-p", "127.0.0.1::8080"];
     start(&[&["--name", "web", "--network", "app", "--ip", "10.89.0.7"], &proves[..]].concat(), &web)?;
-    start(&["--name", "alone"], &alone)?;
+    start(&[&light[..], &["--name", "alone"]].concat(), &alone)?;
 
     let reads = |from: &str, url: &str| -> Result<Option<String>> {
         let wget = ["busybox", "timeout", "5", "busybox", "wget", "-q", "-O", "-", url];
@@ -69,6 +72,12 @@ fn boxes_of_a_network_know_each_other_and_nobody_else_reaches_them() -> Result<(
     never("alone", &["http://10.90.0.2:8080/", "http://10.89.0.7:8080/"])?;
     let port = coffer(&["port", "web", "8080/tcp"])?.ok()?.trim().to_owned();
     ensure!(networks.host_reads(&format!("http://{port}/"))? == "web inside\n");
+
+    let stats: Value = serde_json::from_str(&coffer(&["--json", "stats", "--no-stream", "web"])?.ok()?)?;
+    for counted in ["cpu_us", "processors", "network_received_bytes", "network_sent_bytes", "disk_read_bytes"] {
+        ensure!(stats["boxes"][0][counted].as_u64() > Some(0), "{counted}: {stats}");
+    }
+    ensure!(stats["boxes"][0]["memory_bytes"].as_u64() < stats["boxes"][0]["memory_limit_bytes"].as_u64(), "{stats}");
 
     // They join: by name, by alias, by address; also the one whose spec is measured, and the one whose card is of no network.
     coffer(&["network", "connect", "back", "web"])?.ok()?;
@@ -134,7 +143,7 @@ fn what_a_shared_network_cannot_do_is_refused_by_its_name() -> Result<()> {
         (&["run", "--network", "back", "-p", "8080:80", &image, "true"], 125, "lets nobody in"),
         (&["run", "--network", "app", "--ip", "10.89.1.7", &image, "true"], 125, "no address of a box in network app"),
         (&["run", "--ip", "10.89.0.7", &image, "true"], 125, "--network NAME"),
-        (&["run", "--network", "app", "--isolation", "process", &image, "true"], 125, "isolation process has none yet"),
+        (&["run", "--network", "app", "--isolation", "kvm", &image, "true"], 125, "isolation kvm has none yet"),
         (&["run", "--network", "host", &image, "true"], 125, "shares no network with its host"),
         (&["run", "--network", "app", "-p", "53:53/sctp", &image, "true"], 125, "\"sctp\" is no protocol"),
     ] {

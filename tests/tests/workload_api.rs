@@ -1,6 +1,6 @@
 //! A workload asks its agent: secrets, sealing, evidence, over the socket that the agent opens for it.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use coffer_tests::{
@@ -8,7 +8,7 @@ use coffer_tests::{
     demo::story::{kbs_admin, simulator_anchor},
     image,
     monitors::{Monitor, on_each},
-    process::{self, run, wait_for},
+    process::{self, wait_for},
     services::{Kbs, Registry},
 };
 use coffer_verifier::{

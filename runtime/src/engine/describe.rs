@@ -16,7 +16,7 @@ use super::{Engine, Fault, Hint, OpenError, Progress, ProgressFn};
 use crate::binds::{Bind, DataMount, SealWords};
 use crate::image_settings::ImageSettings;
 use crate::images::{defaults, verity, why_odd};
-use crate::launch::can_run;
+use crate::launch::{can_run, has_card};
 use crate::monitor::{self, Isolation, Limits};
 use crate::publish::{How, Publish};
 use crate::request::{self, GuestMemory, NetworkWords, RequestError, Vcpus, WorkloadRequest};
@@ -286,6 +286,8 @@ impl BoxRequest {
                 monitor::strongest(card, search)
             };
         };
+        // Before what this machine lacks: that another has it changes nothing.
+        has_card(isolation, card)?;
         can_run(monitor::of(isolation, search)?.as_ref(), tee)?;
         Ok(isolation)
     }

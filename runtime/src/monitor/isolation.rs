@@ -41,7 +41,7 @@ impl Isolation {
 
     /// Whether its monitor gives guests network cards.
     pub const fn has_cards(self) -> bool {
-        matches!(self, Self::Qemu)
+        matches!(self, Self::Qemu | Self::Process)
     }
 
     /// The word.

@@ -194,7 +194,11 @@ mod tests {
 
     #[test]
     fn every_port_of_the_image_and_those_named_are_published_once() {
-        let words = NetworkWords { publish_all: true, expose: vec![(9000, How::Tcp), (80, How::Tcp), (80, How::Udp)], ..NetworkWords::default() };
+        let words = NetworkWords {
+            publish_all: true,
+            expose: vec![(9000, How::Tcp), (80, How::Tcp), (80, How::Udp)],
+            ..NetworkWords::default()
+        };
         let image = ["80/tcp".to_owned(), "443".to_owned(), "8000-8001/tcp".to_owned(), "53/udp".to_owned()];
         let said = |published: &[Publish]| {
             let all = words.publish_exposed(&image, published).unwrap();

@@ -3,3 +3,4 @@
 pub mod child;
 pub mod namespaces;
 pub mod standard_output;
+pub mod tap;

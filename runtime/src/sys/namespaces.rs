@@ -61,17 +61,26 @@ pub fn close_on_exec() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A user namespace in which `count` ids from 0 on are the ids from `first` on here. Nobody is in it, and no more than `processes`
-/// processes and threads ever are at once, whatever ids they take there.
+/// Users that are nobody here, and a network that is theirs.
+#[derive(Debug)]
+pub struct Spaces {
+    /// The user namespace.
+    pub users: OwnedFd,
+    /// A network namespace that belongs to it, with a loopback that is down.
+    pub network: OwnedFd,
+}
+
+/// A user namespace in which `count` ids from 0 on are the ids from `first` on here, and a network namespace of its own. Nobody is in
+/// them, and no more than `processes` processes and threads ever are at once, whatever ids they take there.
 ///
 /// # Errors
 /// The kernel's: EPERM where these ids are not ours to give.
-pub fn user_namespace(first: u32, count: u32, processes: u64) -> io::Result<OwnedFd> {
+pub fn spaces(first: u32, count: u32, processes: u64) -> io::Result<Spaces> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     let child = match fork()? {
         Forked::Child => {
             drop(ours);
-            let made = own_user_namespace(first, processes).and_then(|()| io::Write::write_all(&mut &theirs, &[1]));
+            let made = own_spaces(first, processes).and_then(|()| io::Write::write_all(&mut &theirs, &[1]));
             if made.is_ok() {
                 // Until the parent has opened it: a namespace that nobody is in or has open is gone.
                 let _ = io::Read::read(&mut &theirs, &mut [0]);
@@ -88,22 +97,23 @@ pub fn user_namespace(first: u32, count: u32, processes: u64) -> io::Result<Owne
         let map = format!("0 {first} {count}\n");
         std::fs::write(at("uid_map"), &map)?;
         std::fs::write(at("gid_map"), &map)?;
-        File::open(at("ns/user"))
+        let open = |name| File::open(at(name)).map(OwnedFd::from);
+        Ok(Spaces { users: open("ns/user")?, network: open("ns/net")? })
     });
     drop(ours);
     waitpid(Some(child), WaitOptions::empty())?;
-    opened.map(OwnedFd::from)
+    opened
 }
 
-/// Enters a user namespace that belongs to `owner`. The kernel counts all that is in it, and in those inside it, as the owner's, and
+/// Enters a user namespace that belongs to `owner`, and a network namespace in it. The kernel counts all that is in it, and in those inside it, as the owner's, and
 /// bounds that by the limit its maker had: but not where the maker is root of the host.
-fn own_user_namespace(owner: u32, processes: u64) -> io::Result<()> {
+fn own_spaces(owner: u32, processes: u64) -> io::Result<()> {
     setrlimit(Resource::Nproc, Rlimit { current: Some(processes), maximum: Some(processes) })?;
     // Keeps every capability: a host may let nobody else make one.
     set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
     let owner = Uid::from_raw(owner);
     set_thread_res_uid(owner, owner, owner)?;
-    unshare(UnshareFlags::NEWUSER)
+    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET)
 }
 
 /// Whether the kernel has a kind of file system, or a module of it that it may load.

@@ -68,14 +68,14 @@ fn in_namespaces() -> Result<Value> {
         return Ok(Value::Null);
     }
     let (_registry, image) = pulled(&world)?;
-    let bare = BareInit::of_box(&world, &[&image, "true"])?;
+    let bare = BareInit::of_box(&world, &["--network", "none", &image, "true"])?;
     let run = |words: &[&str]| -> Result<f64> {
         let words: Vec<&str> = ["run", "--rm"].iter().chain(words).chain(&[image.as_str(), "true"]).copied().collect();
         let begun = Instant::now();
         world.coffer(&words)?.ok()?;
         Ok(begun.elapsed().as_secs_f64())
     };
-    let (mut alone, mut plain, mut simulated) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut alone, mut plain, mut simulated, mut without) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..=MORE_ROUNDS {
         let one = [bare.seconds()?, run(&[])?, run(&["--tee-simulate", "--allow-simulated"])?];
         // The first round makes the simulator and fills the page cache.
@@ -83,6 +83,7 @@ fn in_namespaces() -> Result<Value> {
             alone.push(one[0]);
             plain.push(one[1]);
             simulated.push(one[2]);
+            without.push(run(&["--network", "none"])?);
         }
     }
     let (alone, plain) = (median(&mut alone), median(&mut plain));
@@ -91,6 +92,7 @@ fn in_namespaces() -> Result<Value> {
         "init_by_unshare_s": alone,
         "run_true_s": plain,
         "run_true_over_init": plain / alone,
+        "run_true_without_card_s": median(&mut without),
         "run_true_simulated_s": median(&mut simulated),
     }))
 }

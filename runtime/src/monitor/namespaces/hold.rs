@@ -2,7 +2,7 @@
 //! that ends them.
 //!
 //! ```text
-//! holder (root of the host) ── user ids, images ── fork ─▶ PID 1 (root of the host, host's files gone) ── ids ─▶ init (nobody here)
+//! holder (root of the host) ── user ids, images, tap ── fork ─▶ PID 1 (root of the host, host's files gone) ── ids ─▶ init (nobody here)
 //! ```
 //!
 //! Trusts: the files of the box folder, and the line to the supervisor. Never: reads what the box says, or lets it have a
@@ -21,14 +21,15 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, set_parent_process_death_signal, waitpid,
 };
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
+use super::card::Card;
 use super::group::Group;
 use super::inside::{Made, enter_and_become_init};
 use super::order::{Folder, Order, word};
 use crate::boxes::files;
 use crate::home::private_folder;
-use crate::sys::namespaces::{Forked, fork, mount_folder, mount_image, read_only, unshare, user_namespace};
+use crate::sys::namespaces::{Forked, Spaces, fork, mount_folder, mount_image, read_only, spaces, unshare};
 
 /// Longest order.
 const LIMIT: u64 = 1 << 20;
@@ -54,8 +55,9 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
     let group = Group::make(&order.limits)?;
     let listener = UnixListener::bind(files::VSOCK).class_while(Class::Config, "cannot listen for the box")?;
     let lines = lines_of_the_host(ids.first)?;
-    let users = user_namespace(ids.first, IDS, PROCESSES)
+    let Spaces { users, network } = spaces(ids.first, IDS, PROCESSES)
         .class_while(Class::Platform, "cannot make a user namespace (it takes root of this machine)")?;
+    let card = order.card.as_ref().map(|card| Card::plug(card, &network)).transpose()?;
     let mut images = Vec::with_capacity(order.images.len());
     for image in &order.images {
         let file =
@@ -78,8 +80,8 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
     unshare(UnshareFlags::NEWPID).class_while(Class::Platform, "cannot make a process id namespace")?;
     let child = match fork().class_while(Class::Platform, "cannot start init")? {
         Forked::Child => {
-            drop((failed, line));
-            let made = Made { order, listener, lines, users, images, folders, parent: says.try_clone()? };
+            drop((failed, line, card));
+            let made = Made { order, listener, lines, users, network, images, folders, parent: says.try_clone()? };
             let joined = group.as_ref().map_or(Ok(()), Group::join);
             let failure = match joined.and_then(|()| enter_and_become_init(made)) {
                 Ok(never) => match never {},
@@ -93,7 +95,13 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
         }
         Forked::Parent(child) => child,
     };
-    drop((order, listener, lines, users, images, folders, says));
+    drop((order, listener, lines, users, network, images, folders, says));
+    if let Some(card) = card {
+        // Children were to be of another namespace, and a thread is of its process's. No fork follows, which takes that there is one.
+        let own = File::open("/proc/self/ns/pid")?;
+        move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID)).map_err(io::Error::from)?;
+        card.carry()?;
+    }
     if failed.read(&mut [0])? != 0 {
         waitpid(Some(child), WaitOptions::empty()).map_err(io::Error::from)?;
         return Err(Failure::new(Class::Platform, "init was not started"));

@@ -39,6 +39,8 @@ pub struct Made {
     pub lines: Vec<(String, OwnedFd)>,
     /// Its user namespace.
     pub users: OwnedFd,
+    /// Its network namespace.
+    pub network: OwnedFd,
     /// Serial, file and mount of each image.
     pub images: Vec<(String, File, OwnedFd)>,
     /// Serial and mount of each folder that outlives it.
@@ -60,7 +62,7 @@ pub fn detached(name: &OsStr) -> io::Result<OwnedFd> {
 /// # Errors
 /// Class `platform`, naming the step the kernel refused.
 pub fn enter_and_become_init(made: Made) -> Result<Infallible, Failure> {
-    let Made { order, listener, lines, users, images, folders, parent } = made;
+    let Made { order, listener, lines, users, network, images, folders, parent } = made;
     let read = |path: &Path| fs::read(path).class_while(Class::Config, format!("cannot read {}", path.display()));
     let command_line = read(&order.command_line)?;
     let spec = read(&order.spec)?;
@@ -68,6 +70,9 @@ pub fn enter_and_become_init(made: Made) -> Result<Infallible, Failure> {
 
     end_with_the_holder(&parent)?;
     let what = "cannot make a root for the box";
+    // First, so that `/sys` shows this network and not the host's.
+    enter_network(&network).class_while(Class::Platform, what)?;
+    drop(network);
     begin_root().class_while(Class::Platform, what)?;
     let mut init = create(initrd::INIT, 0o755).class_while(Class::Platform, what)?;
     coffer_platform::files::copy_init(&order.initrd, &order.initrd_sha256, &mut init)
@@ -113,6 +118,10 @@ fn end_with_the_holder(parent: &UnixStream) -> io::Result<()> {
 }
 
 const QUIET: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+fn enter_network(network: &OwnedFd) -> io::Result<()> {
+    Ok(move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?)
+}
 
 /// Begins a root in memory, and goes there.
 fn begin_root() -> io::Result<()> {
@@ -188,10 +197,6 @@ fn give_up_the_host(users: &OwnedFd) -> io::Result<()> {
     rustix::thread::set_thread_groups(&[])?;
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
-    let all = UnshareFlags::NEWNS
-        | UnshareFlags::NEWNET
-        | UnshareFlags::NEWUTS
-        | UnshareFlags::NEWIPC
-        | UnshareFlags::NEWCGROUP;
+    let all = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC | UnshareFlags::NEWCGROUP;
     unshare(all)
 }

@@ -28,6 +28,20 @@ pub struct Order {
     pub folders: Vec<Folder>,
     /// What bounds it.
     pub limits: Limits,
+    /// Its network card, if it has one.
+    pub card: Option<Card>,
+}
+
+/// A network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// Where whoever takes its frames listens.
+    pub socket: PathBuf,
+    /// Its address.
+    pub mac: [u8; 6],
+    /// Bytes of the longest packet.
+    pub mtu: u16,
 }
 
 /// A folder that outlives the box.
@@ -87,6 +101,7 @@ impl Order {
             spec: spec.file.clone(),
             secrets: launch.secrets.clone(),
             limits: launch.limits,
+            card: launch.card.map(|card| Card { socket: card.socket.into(), mac: card.mac, mtu: card.mtu }),
             folders: folders
                 .into_iter()
                 .map(|disk| Folder {

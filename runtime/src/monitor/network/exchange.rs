@@ -10,9 +10,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use coffer_rim::{Class, Classify as _, Failure};
@@ -47,7 +49,7 @@ pub struct Exchange {
     /// To the guest.
     to_guest: mpsc::Sender<Vec<u8>>,
     /// Where frames for it arrive.
-    own: Mutex<BTreeMap<Place, Task>>,
+    own: Mutex<BTreeMap<Place, Mailbox>>,
     others: Mutex<BTreeMap<Place, (mpsc::Sender<Letter>, Task)>>,
     room: Arc<Semaphore>,
     notes: Notes,
@@ -126,9 +128,8 @@ impl Exchange {
             let Entry::Vacant(missing) = own.entry(place) else { continue };
             let folder = self.folder.join(&joined.name);
             private_folder(&folder).class_while(Class::Config, "cannot listen to a network")?;
-            let socket = bind_datagrams(&folder, &joined.address.to_string());
-            let socket = socket.class_while(Class::Config, "cannot listen to a network")?;
-            missing.insert(Task(tokio::spawn(receive(socket, joined.name.clone(), Arc::downgrade(self)))));
+            let opened = Mailbox::open(folder, joined.address.to_string(), joined.name.clone(), Arc::downgrade(self));
+            missing.insert(opened.class_while(Class::Config, "cannot listen to a network")?);
         }
         Ok(true)
     }
@@ -202,6 +203,41 @@ impl Exchange {
     pub fn refused(&self, who: &'static str, why: Refused) {
         self.notes.refused(who, why);
     }
+}
+
+/// Where frames of other boxes arrive. Dropped, it is gone, and its socket with it.
+struct Mailbox {
+    folder: PathBuf,
+    name: String,
+    inode: u64,
+    _task: Task,
+}
+
+impl Mailbox {
+    fn open(folder: PathBuf, name: String, network: String, exchange: Weak<Exchange>) -> io::Result<Self> {
+        let _alone = alone(&folder)?;
+        let socket = bind_datagrams(&folder, &name)?;
+        let inode = fs::symlink_metadata(folder.join(&name))?.ino();
+        Ok(Self { folder, name, inode, _task: Task(tokio::spawn(receive(socket, network, exchange))) })
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        let Ok(_alone) = alone(&self.folder) else { return };
+        let socket = self.folder.join(&self.name);
+        // Another box may have the address by now, and listen there.
+        if fs::symlink_metadata(&socket).is_ok_and(|now| now.ino() == self.inode) {
+            let _ = fs::remove_file(&socket);
+        }
+    }
+}
+
+/// Nobody else makes or removes a socket in the folder of a network, as long as this is there.
+fn alone(folder: &Path) -> io::Result<File> {
+    let folder = File::open(folder)?;
+    folder.lock()?;
+    Ok(folder)
 }
 
 /// To another box's port.

@@ -154,8 +154,7 @@ fn arguments(network: &Network, publish: &[Publish]) -> Vec<String> {
     let (address, mask, gateway) =
         (network.address.to_string(), network.mask().to_string(), network.gateway.to_string());
     let mut all: Vec<String> = [
-        ["--foreground", "--quiet", "--ipv4-only", "--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"]
-            .as_slice(),
+        ["--foreground", "--quiet", "--ipv4-only", "--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"].as_slice(),
         // Its addresses are all named. It asks for an interface all the same, and a host that is on no network has this one.
         &["--interface", "lo"],
         &["--fd", "0", "--mtu", &MTU.to_string(), "--mac-addr", OTHERS],
@@ -234,7 +233,7 @@ mod tests {
         let own = Network { dns: vec!["192.0.2.53".parse().unwrap()], ..network };
         let closed = arguments(&own, &[]);
         assert!(has(&closed, &["--tcp-ports", "none"]) && !closed.iter().any(|word| word == "--dns-forward"));
-        let resolves = |network| filter(network, Datagrams::default()).resolver;
+        let resolves = |network: &Network| filter(network, Datagrams::default()).resolver;
         assert!(resolves(&Network::user()) && !resolves(&own));
         // The gateway leads back to loopback only where there is something to answer.
         let both = arguments(&Network::user(), &[one("127.0.0.1:5353:53/udp"), one("8080:80")]);

@@ -37,7 +37,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     };
     let known = how.is_none_or(|word| How::ALL.iter().any(|how| how.word() == word));
     let Some(port) = number.parse::<u16>().ok().filter(|_| known) else {
-        return Err(CliError::new(Class::Usage, format!("{text:?} is no port")).hint("write 80, 80/tcp, 53/udp or 8080/ra-tls"));
+        return Err(
+            CliError::new(Class::Usage, format!("{text:?} is no port")).hint("write 80, 80/tcp, 53/udp or 8080/ra-tls")
+        );
     };
     let asked = |publish: &Publish| publish.guest == port && how.is_none_or(|word| publish.how.word() == word);
     let of_port: Vec<_> = all.into_iter().filter(asked).collect();

@@ -102,6 +102,26 @@ async fn frames_cross_and_a_box_that_comes_is_found_and_one_that_left_is_not() {
 }
 
 #[tokio::test]
+async fn a_socket_goes_with_the_box_that_left_and_not_with_the_one_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("app/10.89.0.3");
+    let first = Guest::new(folder.path(), 3, &[3], 8);
+    assert!(socket.exists());
+    first.change(nowhere());
+    first.exchange.renew().unwrap();
+    assert!(!socket.exists());
+    // It is there again; another gets its address before it knows that it left.
+    first.change(app(3, &[3]));
+    first.exchange.renew().unwrap();
+    let second = Guest::new(folder.path(), 3, &[3], 8);
+    first.change(nowhere());
+    first.exchange.renew().unwrap();
+    assert!(socket.exists() && connect_datagrams(&folder.path().join("app"), "10.89.0.3").is_ok());
+    drop(second);
+    assert!(!socket.exists(), "nor is there one of a box that ended");
+}
+
+#[tokio::test]
 async fn a_box_that_is_started_anew_is_found_at_its_address() {
     let folder = tempfile::tempdir().unwrap();
     let web = Guest::new(folder.path(), 2, &[2, 3], 8);

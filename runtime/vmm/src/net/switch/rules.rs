@@ -108,7 +108,8 @@ impl Rules {
     /// Published ports are of TCP and UDP: nobody comes in by anything else.
     fn is_reached(&self, flow: &Flow) -> bool {
         let port = flow.ports.map(|(_, own)| own);
-        matches!(flow.protocol, TCP | UDP) && self.ingress.iter().any(|rule| rule.admits(flow.remote, port, flow.protocol))
+        matches!(flow.protocol, TCP | UDP)
+            && self.ingress.iter().any(|rule| rule.admits(flow.remote, port, flow.protocol))
     }
 }
 
@@ -229,7 +230,14 @@ mod tests {
 
     fn flow(remote: [u8; 4], ports: (u16, u16), protocol: u8, opens: bool) -> Flow {
         let ports = (protocol != ICMP).then_some(ports);
-        Flow { remote: remote.into(), ports, protocol, opens, published: protocol == TCP, answers: protocol == TCP && !opens }
+        Flow {
+            remote: remote.into(),
+            ports,
+            protocol,
+            opens,
+            published: protocol == TCP,
+            answers: protocol == TCP && !opens,
+        }
     }
 
     #[test]

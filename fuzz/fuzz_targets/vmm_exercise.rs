@@ -229,6 +229,7 @@ pub fn filtered_frames(data: &[u8]) {
             [8, 0] => {
                 let to: [u8; 4] = data[30..34].try_into().expect("four bytes");
                 assert_eq!((data[14], &data[26..30]), (0x45, &address.octets()[..]));
+                assert!(!matches!(to, [168, 63, 129, 16] | [100, 100, 100, 200] | [192, 0, 0, 192]), "{to:?}");
                 assert!(!matches!(to, [0 | 127 | 224.., ..] | [169, 254, ..] | [10, 0, 2, 15 | 255]), "{to:?}");
                 // Towards the gateway, whole and no opening of a connection.
                 if to == gateway.octets() {

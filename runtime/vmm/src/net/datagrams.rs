@@ -138,7 +138,7 @@ mod tests {
     }
 
     fn packet(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Packet<'_> {
-        Packet { from, to, protocol: UDP, is_part: false, payload }
+        Packet { from, to, protocol: UDP, is_part: false, is_first: true, payload }
     }
 
     #[test]

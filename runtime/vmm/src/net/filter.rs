@@ -1,7 +1,7 @@
 //! Which frames pass between a guest's card and whoever carries them further.
 //!
 //! A guest speaks as itself alone, ARP and IPv4 alone, and to machines that are neither its host's loopback, nor on a link, nor many:
-//! no 127.0.0.0/8, no 169.254.0.0/16 with the services of clouds, no gateway. Towards the gateway, which stands for clients on the
+//! no 127.0.0.0/8, no 169.254.0.0/16 with the services of clouds, nor where some have them else, no gateway. Towards the gateway, which stands for clients on the
 //! host, it may answer: TCP that opens nothing, UDP to who came in by a port of UDP. It may ask it for names where
 //! a resolver of the host answers there. By UDP it hears what answers it, and who comes in by such a port.
 //!
@@ -14,6 +14,10 @@ use std::net::Ipv4Addr;
 use super::Refused;
 use super::datagrams::Datagrams;
 use super::frame::{ARP, DNS, IPV4, Packet, TCP, UDP, arp, ethernet, packet};
+
+/// Where clouds tell machines about themselves at addresses that are not of the link: Azure's host, Alibaba's service, Oracle's older one.
+const METADATA: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
 
 /// Addresses of a guest's card, and what stands at its other end.
 #[derive(Debug)]
@@ -97,6 +101,9 @@ impl Filter {
         if to.is_link_local() {
             return Err(Refused::LinkLocal);
         }
+        if METADATA.contains(&to) {
+            return Err(Refused::Metadata);
+        }
         let of_many = to.octets()[0] >= 224 || to == (self.address & self.mask) | !self.mask;
         if of_many || to.octets()[0] == 0 || to == self.address {
             return Err(Refused::NoMachine);
@@ -178,6 +185,9 @@ mod tests {
             ([127, 255, 255, 254], Refused::Loopback),
             ([169, 254, 169, 254], Refused::LinkLocal),
             ([169, 254, 0, 1], Refused::LinkLocal),
+            ([168, 63, 129, 16], Refused::Metadata),
+            ([100, 100, 100, 200], Refused::Metadata),
+            ([192, 0, 0, 192], Refused::Metadata),
             ([0, 0, 0, 0], Refused::NoMachine),
             ([0, 1, 2, 3], Refused::NoMachine),
             ([224, 0, 0, 251], Refused::NoMachine),

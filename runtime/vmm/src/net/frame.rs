@@ -69,6 +69,8 @@ pub struct Packet<'a> {
     pub protocol: u8,
     /// Of a packet that was cut up: ports and flags are in one part alone.
     pub is_part: bool,
+    /// Whole, or the part that they are in.
+    pub is_first: bool,
     pub payload: &'a [u8],
 }
 
@@ -81,8 +83,13 @@ impl Packet<'_> {
 
     /// The sender's port and the receiver's, where they stand here.
     pub fn ports(&self) -> Option<(u16, u16)> {
+        self.ports_of_first().filter(|_| !self.is_part)
+    }
+
+    /// The same, be it of the first part alone. Others follow it with no word of theirs: a part is eight bytes at least.
+    pub fn ports_of_first(&self) -> Option<(u16, u16)> {
         let [a, b, c, d] = *self.payload.first_chunk()?;
-        let has_ports = matches!(self.protocol, TCP | UDP) && !self.is_part;
+        let has_ports = matches!(self.protocol, TCP | UDP) && self.is_first;
         has_ports.then_some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
     }
 }
@@ -98,7 +105,8 @@ pub fn packet(bytes: &[u8]) -> Result<Packet<'_>, Refused> {
     let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
     let payload = bytes.get(IPV4_HEADER..length).ok_or(Refused::Broken)?;
     // "More fragments", or an offset.
-    let is_part = u16::from_be_bytes([header[6], header[7]]) & 0x3FFF != 0;
+    let cut = u16::from_be_bytes([header[6], header[7]]);
+    let (is_part, is_first) = (cut & 0x3FFF != 0, cut & 0x1FFF == 0);
     let address = |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
-    Ok(Packet { from: address(12), to: address(16), protocol: header[9], is_part, payload })
+    Ok(Packet { from: address(12), to: address(16), protocol: header[9], is_part, is_first, payload })
 }

@@ -24,6 +24,9 @@ pub enum Refused {
     /// To an address of the link, among them those where clouds tell machines about themselves.
     #[error("a packet to a link-local address")]
     LinkLocal,
+    /// To where a cloud tells machines about themselves, at an address of no link.
+    #[error("a packet to the metadata of a cloud")]
+    Metadata,
     /// To many, to nobody, or to the guest itself.
     #[error("a packet to an address of no other machine")]
     NoMachine,

@@ -272,7 +272,7 @@ impl Joined {
         if !self.rules.between {
             return Err(Refused::Between);
         }
-        if packet.protocol == UDP && packet.ports().is_some_and(|(from, to)| is_dhcp(from) || is_dhcp(to)) {
+        if packet.protocol == UDP && packet.ports_of_first().is_some_and(|(from, to)| is_dhcp(from) || is_dhcp(to)) {
             return Err(Refused::Dhcp);
         }
         self.members.contains_key(&to).then_some(()).ok_or(Refused::NoMember)

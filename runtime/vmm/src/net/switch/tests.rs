@@ -183,6 +183,9 @@ fn nobody_configures_another() {
     for (from, to) in [(67, 68), (68, 67), (67, 5000), (5000, 68)] {
         let mut sent = frame("10.89.0.2", "10.89.0.3", UDP, &udp(from, to, b"offer"));
         assert_eq!(kind(web(Rules::open()).outbound(&mut sent)), Err(Refused::Dhcp), "{from} {to}");
+        // Nor by a packet that was cut up: "more fragments".
+        sent[ETHERNET + 6] = 0x20;
+        assert_eq!(kind(web(Rules::open()).outbound(&mut sent)), Err(Refused::Dhcp), "the first part: {from} {to}");
     }
 }
 

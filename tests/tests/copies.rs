@@ -196,7 +196,7 @@ fn what_a_box_wrote_is_listed_exported_and_becomes_an_image() -> Result<()> {
     let words = ["commit", "-m", "by hand", "-a", "ann", "-c", "CMD [\"cat\", \"/new/second\"]", "box", "committed:1"];
     let id = world.coffer(&words)?.ok()?;
     ensure!(id.starts_with("sha256:") && id.trim().len() == 71, "{id}");
-    let before = ["run", "--rm", "--isolation", "process", "--pull", "never"];
+    let before = ["run", "--rm", "--pull", "never"];
     let of = |words: &[&str]| world.coffer(&[&before[..], words].concat());
     ensure!(of(&["committed:1"])?.ok()? == "hello\n");
     for image in ["committed:1", "exported:1"] {

@@ -73,7 +73,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     ours.check()?;
     let request = ExecRequest {
         argv: argv.to_vec(),
-        env: last_of_each(environment(&args.env_file, &args.env)?),
+        env: last_of_each(&environment(&args.env_file, &args.env)?),
         cwd: args.workdir.clone(),
         user: args.user.clone(),
         terminal: args.tty.then(size),
@@ -111,7 +111,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// Of several values of a name the last: what `-e` sets goes before a file.
-fn last_of_each(all: Vec<String>) -> Vec<String> {
+fn last_of_each(all: &[String]) -> Vec<String> {
     let name = |entry: &String| entry.split('=').next().unwrap_or_default().to_owned();
     let is_last = |at: usize| !all.iter().skip(at + 1).any(|later| name(later) == name(&all[at]));
     (0..all.len()).filter(|at| is_last(*at)).map(|at| all[at].clone()).collect()
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn of_several_values_of_a_variable_the_last_counts() {
         let all = ["A=1", "B=2", "A=3"].map(str::to_owned).to_vec();
-        assert_eq!(last_of_each(all), ["B=2", "A=3"]);
+        assert_eq!(last_of_each(&all), ["B=2", "A=3"]);
     }
 
     #[test]

@@ -117,10 +117,12 @@ impl Store {
         diff_ids.push(kept.digest.to_string());
         fields.insert("rootfs".to_owned(), json!({"type": "layers", "diff_ids": diff_ids}));
         let history = fields.entry("history").or_insert_with(|| json!([]));
-        match history.as_array_mut() {
-            Some(steps) => steps.push(step),
-            None => *history = json!([step]),
-        }
+        let mut steps = history.as_array().cloned().unwrap_or_default();
+        // Of layers that no step accounts for: ours would be taken for the first of them.
+        let told = steps.iter().filter(|step| step["empty_layer"] != json!(true)).count();
+        steps.extend((told..parent.layers.len()).map(|_| json!({})));
+        steps.push(step);
+        *history = Value::from(steps);
         self.publish(scratch, &self.blob_path(&kept.digest))?;
         let below = parent.layers.iter().map(|layer| (in_oci(&layer.media_type), layer.digest, layer.size));
         let all = below.chain([(PLAIN.to_owned(), kept.digest, kept.size)]);

@@ -17,8 +17,17 @@ pub use verify::{Broken, Checked, Mended, check};
 pub use write::{Trail, TrailError};
 
 /// What happens to a box: the acts that are no command's.
-pub const OF_BOXES: [&str; 8] =
-    ["box.create", "box.start", "box.pause", "box.unpause", "box.die", "box.rename", "box.update", "box.destroy"];
+pub const OF_BOXES: [&str; 9] = [
+    "box.create",
+    "box.start",
+    "box.health",
+    "box.pause",
+    "box.unpause",
+    "box.die",
+    "box.rename",
+    "box.update",
+    "box.destroy",
+];
 
 #[cfg(test)]
 pub(crate) mod tests;

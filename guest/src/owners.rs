@@ -232,7 +232,7 @@ impl Owners {
         // Before it counts here: whoever starts after this knows of it.
         let uncounted = Uncounted { known, later: (list.sequence > had).then_some(list.sequence) };
         let current = raised(broker, &counter, floor, list.sequence).await.map_err(OwnersError::Broker)?;
-        uncounted.is_counted();
+        uncounted.counted();
         if current > list.sequence {
             set(known, Known::Lost(current));
             return Err(OwnerListError::Older { found: list.sequence, floor: current }.into());
@@ -259,7 +259,7 @@ struct Uncounted<'a> {
 }
 
 impl Uncounted<'_> {
-    fn is_counted(mut self) {
+    fn counted(mut self) {
         self.later = None;
     }
 }

@@ -116,6 +116,16 @@ impl Networks {
         let found = run(self.host.command("busybox").args(["nc", "-w", "5", host, port]), b"")?;
         Ok(found.status == 0)
     }
+
+    /// What the host hears from there without a word of its own, within a while.
+    ///
+    /// # Errors
+    /// What a tool said.
+    pub fn host_hears(&self, address: &str) -> Result<String> {
+        let (host, port) = address.rsplit_once(':').context("a port")?;
+        let script = "for try in $(seq 10); do heard=$(sleep 2 | timeout 5 busybox nc \"$0\" \"$1\"); [ -n \"$heard\" ] && echo \"$heard\" && exit; done; exit 1";
+        run(self.host.command("sh").args(["-c", script, host, port]), b"")?.ok()
+    }
 }
 
 fn read(namespace: &Namespace, url: &str) -> Result<String> {

@@ -12,7 +12,7 @@ use coffer_tests::{
 };
 use serde_json::Value;
 
-const SERVER: &str = "datagrams serve 5353 & datagrams serve 5354 & mkdir /www && echo served inside >/www/index.html && busybox httpd -p 8081 -h /www && exec busybox httpd -f -p 8080 -h /www";
+const SERVER: &str = "busybox nc -ll -p 8082 -e echo first & datagrams serve 5353 & datagrams serve 5354 & mkdir /www && echo served inside >/www/index.html && busybox httpd -p 8081 -h /www && exec busybox httpd -f -p 8080 -h /www";
 
 #[test]
 fn a_box_reaches_the_world_and_its_ports_are_reached_and_its_host_is_out_of_reach() -> Result<()> {
@@ -31,7 +31,7 @@ fn a_box_reaches_the_world_and_its_ports_are_reached_and_its_host_is_out_of_reac
 
     // In one that proves itself what it has is measured; what leads to its card stands beside what leads to its agent.
     let flags = ["run", "-d", "--name", "web", "--tee-simulate", "--host-may", "stop,stats,logs,exec"];
-    let ports = ["-p", "127.0.0.1::8080", "-p", "127.0.0.1::8080/ra-tls", "-P", "--expose", "8081"];
+    let ports = ["-p", "127.0.0.1::8080", "-p", "127.0.0.1::8080/ra-tls", "-P", "--expose", "8081-8082"];
     let udp = ["-p", "127.0.0.1::5353/udp", "--expose", "5354/udp"];
     let named = format!("named:{ADDRESS}");
     let rest = ["--add-host", &named, &image, "sh", "-c", SERVER];
@@ -43,6 +43,8 @@ fn a_box_reaches_the_world_and_its_ports_are_reached_and_its_host_is_out_of_reac
     ensure!(networks.host_reads(&format!("http://{loopback}/"))? == inside);
     let number = everywhere.rsplit_once(':').context("a port")?.1;
     ensure!(networks.outside_reads(&format!("http://192.0.2.1:{number}/"))? == inside);
+    // Whoever speaks first is heard by who says nothing.
+    ensure!(networks.host_hears(&port("8082")?.replace("0.0.0.0", "127.0.0.1"))? == "first\n");
     let behind_ra_tls = port("8080/ra-tls")?;
     ensure!(behind_ra_tls != loopback && networks.host_connects(&behind_ra_tls)?);
 
@@ -74,6 +76,8 @@ fn a_box_reaches_the_world_and_its_ports_are_reached_and_its_host_is_out_of_reac
         let asks = scope.spawn(|| begins("8125", &format!("{ADDRESS}:9999")));
         let mut bytes = [0; 64];
         let from = (0..20).find_map(|_| outside.recv_from(&mut bytes).ok()).context("nothing comes out")?.1;
+        // Not from the port that the guest chose: another box may have it, or a service of the host's.
+        ensure!(from.port() >= 32_768, "{from}");
         let other = networks.host_datagrams("127.0.0.1:0")?;
         let _ = other.send_to(b"of nobody asked", ("127.0.0.1", from.port()));
         outside.send_to(b"answered", from)?;

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use coffer_rim::{Class, Classify as _, Failure};
+use coffer_vmm::net::switch::opened::acknowledged;
+use coffer_vmm::net::switch::source_ports::SourcePorts;
 use coffer_vmm::net::switch::{Port, View, Way};
 use coffer_vmm::net::{LONGEST, Refused, SHORTEST};
 use tokio::net::UnixDatagram;
@@ -25,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::notes::Notes;
+use super::reserved::Reserved;
 use crate::home::private_folder;
 use crate::socket::{bind_datagrams, connect_datagrams};
 
@@ -43,6 +46,8 @@ type Letter = (Vec<u8>, OwnedSemaphorePermit);
 /// A box's port.
 pub struct Exchange {
     port: RwLock<Port>,
+    /// Ports of the host that the guest's datagrams leave from.
+    source_ports: Mutex<(SourcePorts, Reserved)>,
     look: Mutex<Look>,
     /// Of the networks of this home.
     folder: PathBuf,
@@ -83,6 +88,7 @@ impl Exchange {
     ) -> Result<Arc<Self>, Failure> {
         let exchange = Arc::new(Self {
             port: RwLock::new(port),
+            source_ports: Mutex::default(),
             look: Mutex::new(look),
             folder,
             to_guest,
@@ -160,7 +166,13 @@ impl Exchange {
     fn sort(&self, frame: &mut [u8]) -> Result<bool, Refused> {
         let port = self.port();
         match port.outbound(frame)? {
-            Way::Out => Ok(true),
+            Way::Out => {
+                if let Some(last_step) = acknowledged(frame) {
+                    let _ = self.to_guest.try_send(last_step);
+                }
+                let (ports, reserved) = &mut *lock(&self.source_ports);
+                ports.out(frame, &port.filter.datagrams, || reserved.take()).map(|()| true)
+            }
             Way::Back(answer) => {
                 // A guest that takes no answers waits for none.
                 let _ = self.to_guest.try_send(answer);
@@ -191,11 +203,12 @@ impl Exchange {
         Ok(())
     }
 
-    /// Whether the guest is given a frame of who carries its frames out.
+    /// Whether the guest is given a frame of who carries its frames out, which is changed into what the guest is to see.
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn inbound(&self, frame: &[u8]) -> Result<(), Refused> {
+    pub fn inbound(&self, frame: &mut [u8]) -> Result<(), Refused> {
+        lock(&self.source_ports).0.back(frame)?;
         self.port().inbound(frame)
     }
 

@@ -8,8 +8,8 @@
 //!
 //! Each box has a passt of its own, jailed as it jails itself: another user where it was started by root, no files, a filter of
 //! system calls. It gets one end of a pair of sockets and ends with the other end, so that it is gone with the supervisor however
-//! that ends. It maps no address to this machine's loopback, unless a port of UDP is published: then the gateway, so that who came from
-//! there is answered, and the port lets nothing but answers go to it.
+//! that ends. It maps no address to this machine's loopback, unless a port of UDP is published there: then the gateway, so that who came from
+//! there is answered, and the port lets nothing but such answers go to it.
 //!
 //! Trusts: passt for what it does with the host's sockets; for frames neither it nor the guest. Never: resolves a name, answers DHCP.
 //! Source: passt(1); QEMU net/stream.c.
@@ -17,6 +17,7 @@
 mod exchange;
 mod notes;
 mod relay;
+mod reserved;
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -116,7 +117,8 @@ pub async fn start(
     drop(keep_words(passt.stdout.take(), folder));
     // It opens its ports before it reads a frame, so that an answer says that all are open.
     let datagrams = publish.iter().filter(|publish| publish.how == How::Udp).map(|publish| publish.guest);
-    let filter = filter(network, Datagrams::of(datagrams));
+    let datagrams = Datagrams::of(datagrams).with_loopback(network.gateway, of_loopback(&publish));
+    let filter = filter(network, datagrams);
     match timeout(PATIENCE, relay::first_answer(&mut ours, &filter)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => {
@@ -170,18 +172,25 @@ fn arguments(network: &Network, publish: &[Publish]) -> Vec<String> {
     }
     for (how, flag) in [(How::Tcp, "--tcp-ports"), (How::Udp, "--udp-ports")] {
         let mut those = publish.iter().filter(|publish| publish.how == how).peekable();
-        // Some of its versions answer who comes from this machine's loopback only where the gateway leads back there.
         if those.peek().is_none() {
             all.extend([flag, "none"].map(str::to_owned));
-            if how == How::Udp {
-                all.push("--no-map-gw".to_owned());
-            }
         }
         for Publish { host, guest, .. } in those {
             all.extend([flag.to_owned(), format!("{}/{}:{guest}", host.ip(), host.port())]);
         }
     }
+    // Some of its versions answer who comes by UDP from this machine's loopback only where the gateway leads back there.
+    if of_loopback(publish).next().is_none() {
+        all.push("--no-map-gw".to_owned());
+    }
     all
+}
+
+/// Ports of the guest by UDP that this machine's loopback reaches, and nobody else.
+fn of_loopback(publish: &[Publish]) -> impl Iterator<Item = u16> {
+    let by_udp = || publish.iter().filter(|publish| publish.how == How::Udp);
+    let is_apart = move |port: &u16| by_udp().filter(|one| one.guest == *port).all(|one| one.host.ip().is_loopback());
+    by_udp().map(|publish| publish.guest).filter(is_apart)
 }
 
 /// Whether passt can open a port: it has no rights of root.
@@ -239,6 +248,11 @@ mod tests {
         let both = arguments(&Network::user(), &[one("127.0.0.1:5353:53/udp"), one("8080:80")]);
         assert!(has(&both, &["--udp-ports", "127.0.0.1/5353:53"]) && has(&both, &["--tcp-ports", "0.0.0.0/8080:80"]));
         assert!(!both.iter().any(|word| word == "--no-map-gw" || word == "none"));
+        // Where others reach it too, somebody there may have the gateway's address.
+        for others in [&[one("5353:53/udp")][..], &[one("127.0.0.1:5353:53/udp"), one("5354:53/udp")]] {
+            assert!(arguments(&Network::user(), others).iter().any(|word| word == "--no-map-gw"), "{others:?}");
+            assert_eq!(of_loopback(others).next(), None);
+        }
     }
 
     #[test]

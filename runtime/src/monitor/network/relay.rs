@@ -145,7 +145,7 @@ mod tests {
     fn packet(to: [u8; 4], length: usize) -> Vec<u8> {
         let mut frame = [&[9; 6][..], &MAC, &[8, 0, 0x45, 0]].concat();
         frame.extend(((length - 14) as u16).to_be_bytes());
-        frame.extend([0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 2, 15]);
+        frame.extend([0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 2, 15]);
         frame.extend(to);
         frame.resize(length, 7);
         frame

@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Datagrams {
     /// The guest's ports that others come in by.
     published: BTreeSet<u16>,
+    /// Whose address the host's loopback comes with, and the ports that nobody else reaches.
+    loopback: Option<(Ipv4Addr, BTreeSet<u16>)>,
     /// Begun by the guest.
     sent: Mutex<Recent>,
     /// Begun by others.
@@ -38,19 +40,36 @@ impl Datagrams {
         Self { published: published.into_iter().collect(), ..Self::default() }
     }
 
+    /// Those who have the gateway's address come in by these ports alone, which only the host's loopback reaches: at any other, somebody on
+    /// another machine could have it too, and what answers him would go to the loopback.
+    #[must_use]
+    pub fn with_loopback(self, gateway: Ipv4Addr, ports: impl IntoIterator<Item = u16>) -> Self {
+        Self { loopback: Some((gateway, ports.into_iter().collect())), ..self }
+    }
+
+    /// Whether others come in by this port of the guest's.
+    pub fn is_published(&self, port: u16) -> bool {
+        self.published.contains(&port)
+    }
+
     /// Whether a packet for the guest goes to a port that others come in by.
     pub fn comes_in(&self, packet: &Packet<'_>) -> bool {
-        Pair::inbound(packet).is_some_and(|pair| self.published.contains(&pair.own))
+        Pair::inbound(packet).is_some_and(|pair| self.lets_in(pair))
+    }
+
+    fn lets_in(&self, pair: Pair) -> bool {
+        let apart = self.loopback.as_ref().filter(|(gateway, _)| *gateway == pair.machine);
+        self.published.contains(&pair.own) && apart.is_none_or(|(_, ports)| ports.contains(&pair.own))
     }
 
     /// Whether a packet for the guest answers one of its own.
     pub fn was_asked(&self, packet: &Packet<'_>) -> bool {
-        Pair::inbound(packet).is_some_and(|pair| recent(&self.sent, |sent| sent.has(&pair)))
+        Pair::inbound(packet).is_some_and(|pair| recent(&self.sent, |sent| sent.has(pair)))
     }
 
     /// Whether a packet of the guest's answers what came in before.
     pub fn answers(&self, packet: &Packet<'_>) -> bool {
-        Pair::outbound(packet).is_some_and(|pair| recent(&self.heard, |heard| heard.has(&pair)))
+        Pair::outbound(packet).is_some_and(|pair| recent(&self.heard, |heard| heard.has(pair)))
     }
 
     /// A packet of the guest's goes out.
@@ -62,7 +81,7 @@ impl Datagrams {
 
     /// A packet is given to the guest.
     pub fn is_given(&self, packet: &Packet<'_>) {
-        if let Some(pair) = Pair::inbound(packet).filter(|pair| self.published.contains(&pair.own)) {
+        if let Some(pair) = Pair::inbound(packet).filter(|pair| self.lets_in(*pair)) {
             recent(&self.heard, |heard| heard.remember(pair));
         }
     }
@@ -120,8 +139,8 @@ impl Recent {
         self.young.insert(pair);
     }
 
-    fn has(&self, pair: &Pair) -> bool {
-        self.young.contains(pair) || self.old.contains(pair)
+    fn has(&self, pair: Pair) -> bool {
+        self.young.contains(&pair) || self.old.contains(&pair)
     }
 }
 
@@ -164,6 +183,18 @@ mod tests {
         assert!(all.was_asked(&packet(CLIENT, OWN, &ports(123, 4000))));
         assert!(!all.was_asked(&packet(CLIENT, OWN, &ports(124, 4000))));
         assert!(!all.was_asked(&packet(elsewhere, OWN, &ports(123, 4000))));
+    }
+
+    #[test]
+    fn whoever_has_the_gateways_address_comes_in_by_ports_of_the_loopback_alone() {
+        let gateway = Ipv4Addr::new(10, 0, 2, 2);
+        let all = Datagrams::of([53, 54]).with_loopback(gateway, [54]);
+        for (from, to, comes) in [(gateway, 53, false), (gateway, 54, true), (CLIENT, 53, true), (CLIENT, 54, true)] {
+            let (asks, answers) = (ports(7778, to), ports(to, 7778));
+            assert_eq!(all.comes_in(&packet(from, OWN, &asks)), comes, "{from} {to}");
+            all.is_given(&packet(from, OWN, &asks));
+            assert_eq!(all.answers(&packet(OWN, from, &answers)), comes, "{from} {to}");
+        }
     }
 
     #[test]

@@ -106,7 +106,8 @@ pub fn packet(bytes: &[u8]) -> Result<Packet<'_>, Refused> {
     let payload = bytes.get(IPV4_HEADER..length).ok_or(Refused::Broken)?;
     // "More fragments", or an offset.
     let cut = u16::from_be_bytes([header[6], header[7]]);
-    let (is_part, is_first) = (cut & 0x3FFF != 0, cut & 0x1FFF == 0);
+    let (more, offset) = (cut & 0x2000 != 0, cut & 0x1FFF);
+    let (is_part, is_first) = (more || offset != 0, offset == 0);
     let address = |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
     Ok(Packet { from: address(12), to: address(16), protocol: header[9], is_part, is_first, payload })
 }

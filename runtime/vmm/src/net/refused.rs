@@ -36,6 +36,9 @@ pub enum Refused {
     /// By UDP, to a port that nobody comes in by, and no answer to the guest.
     #[error("a datagram that answers nothing, to a port that is not published")]
     Unasked,
+    /// By UDP, from one port more than the box may have on its host at once.
+    #[error("a datagram from a port more than a box may have at once")]
+    Ports,
     /// For another guest.
     #[error("a frame that is not for this guest")]
     NotForIt,

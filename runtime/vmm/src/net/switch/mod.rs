@@ -16,7 +16,9 @@
 //! Source: RFC 826; RFC 791; RFC 1035.
 
 mod names;
+pub mod opened;
 mod rules;
+pub mod source_ports;
 mod subnet;
 mod translate;
 
@@ -121,8 +123,11 @@ impl Port {
         }
         let datagrams = &self.filter.datagrams;
         let answers = if packet.protocol == UDP { datagrams.answers(&packet) } else { !packet.opens() };
-        let flow = Flow { answers, ..self.flow(&packet, to, Port::swapped) };
-        self.allowed(|rules| rules.let_out(&flow))?;
+        // Names are asked for where anything may be reached by one.
+        if !(self.asks_out() && to == self.filter.gateway && self.is_question(&packet)) {
+            let flow = Flow { answers, ..self.flow(&packet, to, Port::swapped) };
+            self.allowed(|rules| rules.let_out(&flow))?;
+        }
         datagrams.goes_out(&packet);
         Ok(Way::Out)
     }

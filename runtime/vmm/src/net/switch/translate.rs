@@ -28,6 +28,15 @@ pub fn readdress(packet: &mut [u8], at: usize, address: Ipv4Addr) {
     }
 }
 
+/// Writes the sender's or the receiver's port of a datagram of UDP, whole, whose header was read. `at`: [`IPV4_HEADER`] for the sender's, two
+/// more for the receiver's.
+pub fn report(packet: &mut [u8], at: usize, port: u16) {
+    let Some(&[a, b]) = packet.get(at..at + 2) else { return };
+    let [c, d] = port.to_be_bytes();
+    packet[at..at + 2].copy_from_slice(&[c, d]);
+    adjust(packet, IPV4_HEADER + 6, [a, b, 0, 0], [c, d, 0, 0], true);
+}
+
 fn adjust(packet: &mut [u8], at: usize, old: [u8; 4], new: [u8; 4], zero_is_none: bool) {
     let Some(place) = packet.get_mut(at..at + 2) else { return };
     let before = u16::from_be_bytes([place[0], place[1]]);

@@ -79,7 +79,8 @@ impl HealthWords {
         if !looks {
             return if self.ask_for_looks() {
                 let message = "nothing looks at this box's health, so that times of it mean nothing";
-                Err(Failure::new(Class::Usage, message).hint("say what looks, as a line for its shell"))
+                Err(Failure::new(Class::Usage, message)
+                    .hint("say what looks, as a line for its shell: --health-cmd LINE"))
             } else {
                 Ok(None)
             };

@@ -74,7 +74,7 @@ impl ImageConfig {
             cmd: config.cmd.unwrap_or_default(),
             env: config.env.unwrap_or_default(),
             user: config.user.unwrap_or_default(),
-            working_dir: config.working_dir.filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".to_owned()),
+            working_dir: format!("/{}", config.working_dir.unwrap_or_default().trim_start_matches('/')),
             exposed_ports: config.exposed_ports.unwrap_or_default().into_keys().collect(),
             volumes: config.volumes.unwrap_or_default().into_keys().collect(),
             stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),

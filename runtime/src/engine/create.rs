@@ -236,7 +236,8 @@ fn health(words: &HealthWords, of: &Described, progress: Option<&ProgressFn>) ->
     }
     if words.ask_for_looks() {
         let message = "the spec of this box does not let its host exec, so that nobody looks at its health";
-        return Err(Failure::new(Class::Usage, message).hint("look by no program, or let the host exec"));
+        return Err(Failure::new(Class::Usage, message)
+            .hint("look by no program (--no-healthcheck), or let the host exec (--host-may exec)"));
     }
     if let Some(progress) = progress {
         progress(Progress::HealthLeftOut);

@@ -2,6 +2,8 @@
 //!
 //! Source: Dockerfile reference; `docker import --change`.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 /// Why an instruction is none.
@@ -60,7 +62,12 @@ impl Changes {
             }
             "HEALTHCHECK" => self.set("Healthcheck", health(rest)?),
             "USER" => self.set("User", json!(rest)),
-            "WORKDIR" => self.set("WorkingDir", json!(rest)),
+            "WORKDIR" => {
+                // One that begins at no root goes on from the one before.
+                let before = self.config.get("WorkingDir").and_then(Value::as_str).unwrap_or_default();
+                let folder = Path::new("/").join(before).join(rest);
+                self.set("WorkingDir", json!(folder.to_str()?));
+            }
             "STOPSIGNAL" => self.set("StopSignal", json!(rest)),
             "EXPOSE" => {
                 for port in rest.split_whitespace() {
@@ -206,6 +213,7 @@ mod tests {
             "LABEL x=1",
             "USER 7:8",
             "WORKDIR /w",
+            "WORKDIR sub/x",
             "STOPSIGNAL SIGQUIT",
             "HEALTHCHECK --interval=1m30s --retries=2 CMD test -e /x",
         ];
@@ -213,7 +221,7 @@ mod tests {
         let expected = json!({
             "Cmd": ["sh", "-c", "true"], "Entrypoint": ["/bin/sh", "-c", "/init now"], "Env": ["A=b", "C=d e", "F=g h"],
             "ExposedPorts": {"80/tcp": {}, "53/udp": {}}, "Volumes": {"/a b": {}, "/c": {}, "/d": {}}, "Labels": {"x": "1"},
-            "User": "7:8", "WorkingDir": "/w", "StopSignal": "SIGQUIT",
+            "User": "7:8", "WorkingDir": "/w/sub/x", "StopSignal": "SIGQUIT",
             "Healthcheck": {"Test": ["CMD-SHELL", "test -e /x"], "Interval": 90_000_000_000_u64, "Retries": 2},
         });
         assert_eq!(changes.document(), expected);

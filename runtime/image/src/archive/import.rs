@@ -41,6 +41,10 @@ impl Store {
         let mut stream = BufReader::with_capacity(64 << 10, stream);
         let scratch = hashed.copy(self, &mut stream, limits.bytes.saturating_add(1))?;
         let layer = hashed.finish();
+        // What whoever was to write the stream leaves, where that failed.
+        if layer.size == 0 {
+            return Err(bad("it has nothing in it".to_owned()));
+        }
         if layer.size > limits.bytes {
             return Err(ImageError::TooLarge { what: "bytes", limit: limits.bytes });
         }

@@ -150,7 +150,9 @@ impl Wanted {
             let (key, value) = text.split_once('=').unwrap_or((text, ""));
             let key = if key == "box" { "container" } else { key };
             let thing = KINDS.iter().find(|kind| **kind == key);
-            let is_word = WORDS.iter().any(|row| row.2 == value);
+            // As it is printed, too: with the program, or the health, behind it.
+            let word = value.split_once(": ").map_or(value, |(word, _)| word);
+            let is_word = WORDS.iter().any(|row| row.2 == word);
             match (key, thing) {
                 _ if value.is_empty() => return Err(invalid(text)),
                 (_, Some(thing)) => wanted.things.push((thing, value.into())),
@@ -173,7 +175,7 @@ impl Wanted {
             event.attributes.get(key).is_some_and(|found| value.as_deref().is_none_or(|value| found == value))
         };
         KINDS.iter().all(fits)
-            && (self.words.is_empty() || self.words.iter().any(|word| word == event.word))
+            && (self.words.is_empty() || self.words.iter().any(|word| word == event.word || *word == event.action))
             && (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind == event.kind))
             && self.labels.iter().all(label)
     }
@@ -223,6 +225,7 @@ mod tests {
             (&["container=db"], false, false),
             (&["container=db", "container=web"], true, false),
             (&["event=die", "event=start"], true, false),
+            (&["event=die: sh"], false, false),
             (&["type=image"], false, true),
             (&["image=thing"], false, true),
             (&["image=busybox"], true, false),
@@ -239,6 +242,11 @@ mod tests {
     #[test]
     fn events_are_dockers_and_what_failed_or_is_none_of_its_is_no_event() {
         let exec = event("exec.start", "done", json!({ "program": "sh" }));
+        for (filter, admitted) in
+            [("event=exec_start", true), ("event=exec_start: sh", true), ("event=exec_start: ls", false)]
+        {
+            assert_eq!(Wanted::read(&[filter.to_owned()]).unwrap().admits(&exec), admitted, "{filter}");
+        }
         assert_eq!((exec.kind, &*exec.action, exec.word), ("container", "exec_start: sh", "exec_start"));
         let ended = event("exec", "done", json!({ "program": "sh", "exit_code": 3 }));
         assert_eq!((ended.word, &ended.attributes["exitCode"]), ("exec_die", &"3".into()));

@@ -131,7 +131,7 @@ pub struct BoxFlags {
     /// that ends inside; with /tls, behind TLS for clients that know nothing of evidence, such as browsers; see --tls-profile. Clients
     /// of RA-TLS come with `coffer connect`. Without a host port, `coffer port` says which one it became. A box with /ra-tls or /tls
     /// has 256 MiB of memory or more.
-    #[arg(short, long, value_name = "[HOST:]PORT[/tcp|ra-tls|tls]")]
+    #[arg(short, long, value_name = "[HOST:]PORT[/tcp|udp|ra-tls|tls]")]
     pub publish: Vec<String>,
     #[command(flatten)]
     pub network: NetworkFlags,

@@ -124,7 +124,7 @@ async fn watch(
     }
     loop {
         if !named {
-            watched = all(args, engine, trust, watched).await?;
+            watched = Box::pin(all(args, engine, trust, watched)).await?;
         }
         let looks = join_all(watched.iter_mut().map(Watched::look)).await;
         for (one, look) in watched.iter_mut().zip(looks) {

@@ -58,13 +58,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         None => None,
     };
     let (mut demanded, judging) = (None, &args.judging);
-    let judged = match &looked {
-        Some(looked) => looked.judge(judging, &policy, context)?,
-        None => {
-            let bytes = judging::read(&judging.file)?;
-            demanded = judging.demanded(&judging::presented(&bytes)?).filter(|_| judging.nonce.is_some());
-            judging::judge(judging, &bytes, &policy, context)?
-        }
+    let judged = if let Some(looked) = &looked {
+        looked.judge(judging, &policy, context)?
+    } else {
+        let bytes = judging::read(&judging.file)?;
+        demanded = judging.demanded(&judging::presented(&bytes)?).filter(|_| judging.nonce.is_some());
+        judging::judge(judging, &bytes, &policy, context)?
     };
     print(args, (looked.as_ref(), demanded), &judged, &policy, context)?;
     Ok(ExitCode::from(exit_code(judged.appraisal.verdict())))

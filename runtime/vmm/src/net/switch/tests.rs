@@ -159,6 +159,15 @@ fn what_a_box_reaches_and_what_it_does_not() {
 }
 
 #[test]
+fn names_are_asked_for_where_rules_let_anything_out() {
+    let custom = Rules { between: true, egress: vec!["203.0.113.0/24".parse().unwrap()], ingress: vec![] };
+    for (rules, outcome) in [(custom, Ok("out")), (Rules::open(), Ok("out")), (Rules::inside(), Err(Refused::Rules))] {
+        let mut asked = frame("10.89.0.2", "10.89.0.1", UDP, &udp(4000, 53, b"no name of a box's"));
+        assert_eq!(kind(web(rules).outbound(&mut asked)), outcome);
+    }
+}
+
+#[test]
 fn a_box_speaks_as_itself_alone() {
     let web = web(Rules::open());
     let payload = udp(1, 2, b"");

@@ -51,6 +51,10 @@ pub struct HealthWords {
     pub retries: Option<u32>,
 }
 
+/// What an image may ask for: between a second and a day.
+const LEAST_OF_IMAGE_MS: u64 = 1_000;
+const MOST_OF_IMAGE_MS: u64 = 24 * 3_600_000;
+
 /// Docker's own, in milliseconds: of interval and timeout, and of looks in the start period.
 const USUAL_MS: u64 = 30_000;
 const USUAL_START_MS: u64 = 5_000;
@@ -86,8 +90,10 @@ impl HealthWords {
             };
         }
         let time = |own: Option<u64>, image: i64, usual| {
-            let of_image = u64::try_from(image).unwrap_or(0).div_ceil(1_000_000);
-            own.filter(|own| *own > 0).or(Some(of_image).filter(|ms| *ms > 0)).unwrap_or(usual)
+            let of_image = u64::try_from(image).ok().filter(|nanos| *nanos > 0).map(|nanos| nanos.div_ceil(1_000_000));
+            // The host's supervisor looks: how often, and for how long it waits, an image does not have it do as it likes.
+            let of_image = of_image.map(|ms| ms.clamp(LEAST_OF_IMAGE_MS, MOST_OF_IMAGE_MS));
+            own.filter(|own| *own > 0).or(of_image).unwrap_or(usual)
         };
         let of_image = u32::try_from(said.retries).unwrap_or(0);
         let retries = self.retries.filter(|own| *own > 0).or(Some(of_image).filter(|count| *count > 0));
@@ -239,6 +245,9 @@ mod tests {
             ..Healthcheck::default()
         };
         let of_image = HealthWords::default().over(Some(&image)).unwrap().unwrap();
+        let odd = Healthcheck { interval: 1, timeout: i64::MAX, ..image.clone() };
+        let odd = HealthWords::default().over(Some(&odd)).unwrap().unwrap();
+        assert_eq!((odd.interval_ms, odd.timeout_ms), (LEAST_OF_IMAGE_MS, MOST_OF_IMAGE_MS));
         assert_eq!(of_image.argv(), ["look", "x"]);
         assert_eq!((of_image.interval_ms, of_image.timeout_ms, of_image.retries), (2000, 30_000, 7));
         assert_eq!((of_image.start_period_ms, of_image.start_interval_ms), (0, 5000));

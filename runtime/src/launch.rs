@@ -10,7 +10,7 @@ use coffer_platform::files::{Installed, Platform};
 use coffer_platform::plan::{LaunchInputs, LaunchPlan, VCPU_TYPE};
 use coffer_rim::file::Writer;
 use coffer_rim::{Class, Classify as _, Failure};
-use coffer_spec::{Document, Scratch, Tee};
+use coffer_spec::{Document, Scratch, Sysctl, Tee};
 use coffer_verifier::abi::ProductLine;
 use coffer_verifier::measure::{CpuSignature, LaunchForm};
 
@@ -236,6 +236,19 @@ pub fn bounds_programs(isolation: Isolation, most: Option<u64>) -> Result<(), Fa
     Err(Failure::new(Class::Config, message).hint("leave --pids-limit out, or run it in a machine"))
 }
 
+/// Whether a box may have these settings of the kernel. Without a machine its network is made by the host.
+///
+/// # Errors
+/// Class `config`.
+pub fn takes_settings(isolation: Isolation, settings: &[Sysctl]) -> Result<(), Failure> {
+    let Some(of_net) = settings.iter().find(|setting| setting.name.starts_with("net.")) else { return Ok(()) };
+    if isolation.launch_form().is_machine() {
+        return Ok(());
+    }
+    let message = format!("a box of isolation {isolation} takes no settings of the network: {of_net}");
+    Err(Failure::new(Class::Config, message).hint("leave it out, or run it in a machine"))
+}
+
 /// The disk that hands over the spec, and what we take for the time.
 fn spec_disk(document: &Document, unix_seconds: u64) -> Result<Vec<u8>, Failure> {
     let mut disk = Vec::new();
@@ -352,6 +365,10 @@ mod tests {
         }
         assert!(bounds_programs(Isolation::Process, None).is_ok() && bounds_programs(Isolation::Kvm, Some(9)).is_ok());
         assert_eq!(bounds_programs(Isolation::Process, Some(9)).unwrap_err().class, Class::Config);
+        let settings = ["kernel.sem=1 2 3 4", "net.ipv4.ip_forward=1"].map(|text| text.parse::<Sysctl>().unwrap());
+        assert!(takes_settings(Isolation::Process, &settings[..1]).is_ok());
+        assert!(takes_settings(Isolation::Qemu, &settings).is_ok());
+        assert_eq!(takes_settings(Isolation::Process, &settings).unwrap_err().class, Class::Config);
         let (memory, disk) = (Scratch::Tmpfs { bytes: 1 << 20 }, Scratch::Disk { bytes: 1 << 20 });
         assert!(fits(Isolation::Process, memory, false, &Limits::default()).is_ok());
         for (scratch, identity, word) in [(disk, false, "scratch disk"), (memory, true, "ID block")] {

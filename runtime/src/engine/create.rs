@@ -20,7 +20,7 @@ use crate::health::{HealthCheck, HealthWords};
 use crate::home::{HomeError, private_folder};
 use crate::id::{BoxId, NameError, check_name, random_name};
 use crate::id_block::SignedLaunch;
-use crate::launch::{bounds_programs, check_hardware, fits};
+use crate::launch::{bounds_programs, check_hardware, fits, takes_settings};
 use crate::monitor::{Isolation, network};
 use crate::platform_folder::{of_platform, open_platform};
 use crate::restart_policy::RestartPolicy;
@@ -165,6 +165,7 @@ impl Engine {
             return Err(DescribeError::from(VolumeError::NeedsMachine { path: volume.path.clone() }).into());
         }
         bounds_programs(isolation, described.document.spec().process.rights.programs)?;
+        takes_settings(isolation, &described.document.spec().sysctls)?;
         let form = isolation.launch_form();
         // Signed now, so that a start needs no private key.
         let signed = match &request.identity {
@@ -236,8 +237,7 @@ fn health(words: &HealthWords, of: &Described, progress: Option<&ProgressFn>) ->
     }
     if words.ask_for_looks() {
         let message = "the spec of this box does not let its host exec, so that nobody looks at its health";
-        return Err(Failure::new(Class::Usage, message)
-            .hint("look by no program (--no-healthcheck), or let the host exec (--host-may exec)"));
+        return Err(Failure::new(Class::Usage, message).hint("ask for no looks at its health, or let the host exec"));
     }
     if let Some(progress) = progress {
         progress(Progress::HealthLeftOut);

@@ -13,6 +13,8 @@ use coffer_vmm::Disk;
 use coffer_vmm::blk::Blk;
 use coffer_vmm::net::datagrams::Datagrams;
 use coffer_vmm::net::filter::Filter;
+use coffer_vmm::net::switch::opened::acknowledged;
+use coffer_vmm::net::switch::source_ports::SourcePorts;
 use coffer_vmm::net::switch::{Joined, Port, Rules, Subnet, View, Way, mac_of};
 use coffer_vmm::net::{LONGEST, Lost, Net, SHORTEST};
 use coffer_vmm::snp::cpuid_page;
@@ -267,7 +269,11 @@ fn datagrams_in_a_row(data: &[u8]) {
         };
         let (flow, whole) = ((machine, theirs, ours), step[6] & step[7] == 0);
         if step[0] & 1 == 0 {
-            let passes = matches!(port.outbound(&mut frame(own, machine, [ours, theirs])), Ok(Way::Out));
+            let mut begun = frame(own, machine, [ours, theirs]);
+            let passes = matches!(port.outbound(&mut begun), Ok(Way::Out));
+            if passes {
+                carried_out(&port, begun);
+            }
             let answers = whole && (heard.contains(&flow) || theirs == [0, 53]);
             assert_eq!(passes, machine != gateway || answers, "{flow:?}");
             if passes && whole {
@@ -313,12 +319,36 @@ fn port() -> Port {
     }
 }
 
+/// What is done to a frame that goes out: a datagram gets another port and nothing else, and its answer the guest's again; what a guest is
+/// told of a handshake is for the guest, from whom it answered.
+fn carried_out(port: &Port, mut frame: Vec<u8>) {
+    let (before, outside) = (frame.clone(), 40_000_u16.to_be_bytes());
+    if let Some(told) = acknowledged(&frame) {
+        assert_eq!((&told[..6], &told[26..30], &told[30..34]), (&frame[6..12], &frame[30..34], &frame[26..30]));
+    }
+    let mut ports = SourcePorts::default();
+    let done = ports.out(&mut frame, &port.filter.datagrams, || Some(u16::from_be_bytes(outside)));
+    let is_datagram = before[12..14] == [8, 0] && before[23] == 17;
+    if !is_datagram || done.is_err() || port.filter.datagrams.is_published(u16::from_be_bytes([before[34], before[35]]))
+    {
+        assert_eq!(frame, before);
+        return;
+    }
+    assert_eq!((&frame[..34], &frame[34..36], &frame[36..38]), (&before[..34], &outside[..], &before[36..38]));
+    frame.copy_within(34..36, 36);
+    ports.back(&mut frame).expect("as whole as it went");
+    assert_eq!(frame[36..38], before[34..36]);
+}
+
 /// The switch: what it hands to another port comes from its guest and is for a guest that is there; what a guest is given is for it.
 pub fn switched_frames(data: &[u8]) {
     let port = port();
     let mut frame = data.to_vec();
     match port.outbound(&mut frame) {
-        Ok(Way::Out) => assert_eq!(frame, data, "what goes out is the guest's own"),
+        Ok(Way::Out) => {
+            assert_eq!(frame, data, "what goes out is the guest's own");
+            carried_out(&port, frame);
+        }
         Ok(Way::Back(answer)) => assert_eq!(answer[..6], port.filter.mac),
         Ok(Way::Neighbour { network, address }) => {
             let joined = port.view.joined.iter().find(|joined| joined.name == network).expect("a network it is in");

@@ -303,7 +303,7 @@ impl GuestVerifier {
         }
         if let Some(floor) = self.rules().floors.of_tenant(tenant) {
             let verifier = Verifier { policy: floor.clone(), ..Self::verifier(TrustAnchors::amd()) };
-            let appraisal = verifier.appraise(&verified, &ExpectedGuest::WhateverThePolicyAdmits);
+            let appraisal = verifier.appraise(verified.clone(), &ExpectedGuest::WhateverThePolicyAdmits);
             if appraisal.result().is_none() {
                 return Err(NotAdmitted::by("evidence-refused", &appraisal));
             }
@@ -318,13 +318,13 @@ impl GuestVerifier {
             Admission::Listed { pairs, signers } => ExpectedGuest::Admitted { pairs, signers },
         };
         let policy = self.rules().floors.of(verified.simulated()).clone();
-        Verifier { policy, ..Self::verifier(TrustAnchors::amd()) }.appraise(verified, &guest)
+        Verifier { policy, ..Self::verifier(TrustAnchors::amd()) }.appraise(verified.clone(), &guest)
     }
 
     /// What a policy of its own says beside the floor and admission, which it can only narrow.
     pub fn appraise_under(verified: &VerifiedReport, policy: EvidencePolicy) -> Appraisal {
         let verifier = Verifier { policy, ..Self::verifier(TrustAnchors::amd()) };
-        verifier.appraise(verified, &ExpectedGuest::WhateverThePolicyAdmits)
+        verifier.appraise(verified.clone(), &ExpectedGuest::WhateverThePolicyAdmits)
     }
 
     /// Without a floor: authenticity does not depend on one.

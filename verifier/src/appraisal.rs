@@ -74,11 +74,12 @@ impl Appraisal {
         Self { outcome, missing: Vec::new(), reasons: Vec::new(), made: Vec::new(), cost }
     }
 
-    pub(crate) fn refused(verified: VerifiedReport, rejection: &Rejection) -> Self {
+    pub(crate) fn refused(verified: VerifiedReport, rejection: Rejection) -> Self {
+        let (reasons, made) = rejection.into_parts();
         Self {
             cost: verified.cost(),
-            made: rejection.checks().to_vec(),
-            reasons: rejection.reasons().to_vec(),
+            made,
+            reasons,
             missing: Vec::new(),
             outcome: Outcome::Refused(Box::new(verified)),
         }
@@ -127,8 +128,8 @@ impl Appraisal {
             Outcome::NotAuthentic => return self,
             Outcome::Refused(verified) => (verified, self.made),
             Outcome::Accepted(result) => {
-                let made = result.checks().split_off(result.verified().checks().len());
-                (Box::new(result.verified().clone()), made)
+                let (verified, made) = result.into_parts();
+                (Box::new(verified), made)
             }
         };
         let made = made.into_iter().chain(reasons.iter().map(CheckLine::from)).collect();
@@ -181,7 +182,7 @@ impl Appraisal {
         let made = || self.made.iter().map(Cow::Borrowed);
         match &self.outcome {
             Outcome::Accepted(result) => complete(result.lines()),
-            Outcome::Refused(verified) => complete(verified.checks().iter().map(Cow::Borrowed).chain(made())),
+            Outcome::Refused(verified) => complete(verified.checks().chain(made())),
             Outcome::NotAuthentic => complete(made()),
         }
     }

@@ -47,22 +47,23 @@ fn codes(reasons: &[Reason]) -> String {
 /// # Errors
 /// [`Rejection`] with all reasons, never only the first.
 pub fn appraise(verified: &VerifiedReport, policy: &EvidencePolicy) -> Result<AttestationResult, Rejection> {
-    appraise_guest(verified, policy, &ExpectedGuest::WhateverThePolicyAdmits)
+    let guest = ExpectedGuest::WhateverThePolicyAdmits;
+    appraise_guest(verified.clone(), policy, &guest).map_err(|refused| refused.1)
 }
 
-/// The same, where one guest or a few are expected.
+/// The same, where one guest or a few are expected. The evidence is given back with what is said against it.
 pub(crate) fn appraise_guest(
-    verified: &VerifiedReport,
+    verified: VerifiedReport,
     policy: &EvidencePolicy,
     guest: &ExpectedGuest,
-) -> Result<AttestationResult, Rejection> {
-    let mut floor = floor::apply(verified, policy, guest);
+) -> Result<AttestationResult, Box<(VerifiedReport, Rejection)>> {
+    let mut floor = floor::apply(&verified, policy, guest);
     let reasons = core::mem::take(&mut floor.reasons);
     let checks = floor.lines();
     if reasons.is_empty() {
-        Ok(AttestationResult { verified: verified.clone(), checks, downgrades: Vec::new() })
+        Ok(AttestationResult { verified, checks, downgrades: Vec::new() })
     } else {
-        Err(Rejection { reasons, checks })
+        Err(Box::new((verified, Rejection { reasons, checks })))
     }
 }
 
@@ -114,8 +115,15 @@ impl AttestationResult {
 
     /// The same, lent.
     pub(crate) fn lines(&self) -> impl Iterator<Item = Cow<'_, CheckLine>> {
-        let made = self.verified.checks().iter().chain(&self.checks).map(Cow::Borrowed);
+        let made = self.verified.checks().chain(self.checks.iter().map(Cow::Borrowed));
         made.chain(self.downgrades.iter().map(|reason| Cow::Owned(CheckLine::from(reason))))
+    }
+
+    /// The evidence, and the checks of policy with what somebody said against it.
+    pub(crate) fn into_parts(self) -> (VerifiedReport, Vec<CheckLine>) {
+        let Self { verified, mut checks, downgrades } = self;
+        checks.extend(downgrades.iter().map(CheckLine::from));
+        (verified, checks)
     }
 
     /// The serializable view that policies and people read.
@@ -133,5 +141,10 @@ impl Rejection {
     /// Every policy check, passed and failed, in order.
     pub fn checks(&self) -> &[CheckLine] {
         &self.checks
+    }
+
+    /// Reasons and checks.
+    pub(crate) fn into_parts(self) -> (Vec<Reason>, Vec<CheckLine>) {
+        (self.reasons, self.checks)
     }
 }

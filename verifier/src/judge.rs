@@ -100,7 +100,7 @@ impl Verifier {
         now: UnixTime,
     ) -> Appraisal {
         match self.authenticate(connection, evidence, endorsements, &expected.report_data, now) {
-            Ok(verified) => self.appraise(&verified, &expected.guest),
+            Ok(verified) => self.appraise(verified, &expected.guest),
             Err(appraisal) => *appraisal,
         }
     }
@@ -125,10 +125,10 @@ impl Verifier {
     }
 
     /// The second half: is authentic evidence the expected guest's, and acceptable.
-    pub fn appraise(&self, verified: &VerifiedReport, guest: &ExpectedGuest) -> Appraisal {
+    pub fn appraise(&self, verified: VerifiedReport, guest: &ExpectedGuest) -> Appraisal {
         match appraise_guest(verified, &self.policy, guest) {
             Ok(result) => Appraisal::accepted(result),
-            Err(rejection) => Appraisal::refused(verified.clone(), &rejection),
+            Err(refused) => Appraisal::refused(refused.0, refused.1),
         }
     }
 
@@ -144,8 +144,8 @@ impl Verifier {
         let report = well_formed(&evidence.report, trail)?;
         let rests_on = self.rests_on(&report, evidence, endorsements);
         let verified = if let Some((chain, signature)) = connection.get(&rests_on, &evidence.report, now) {
-            trail.lines.extend(chain.lines_at(now));
-            let verified = chain.check_report(&report, signature, report_data, now, trail)?;
+            let verified = chain.check_report(&report, signature, report_data, now, trail);
+            let verified = verified.inspect_err(|_| trail.lines.extend(chain.lines_at(now)))?.under(&chain);
             if signature == ReportSignature::Unchecked {
                 connection.keep(rests_on, chain, &evidence.report);
             }

@@ -5,7 +5,7 @@
 //! the hash of a report is no identity. REPORT_ID is.
 //! Source: SNP ABI, ATTESTATION_REPORT and "Signature"; AMD 57230; RFC 5280 §6.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use aws_lc_rs::signature::ParsedPublicKey;
 
@@ -316,9 +316,8 @@ impl VerifiedChain {
     ) -> Result<VerifiedReport, VerifyError> {
         let mut trail = Trail::new();
         let report = well_formed(report, &mut trail)?;
-        trail.lines.extend(self.lines_at(now));
         let verified = self.check_report(&report, ReportSignature::Unchecked, expected, now, &mut trail)?;
-        Ok(verified.with_trail(trail))
+        Ok(verified.with_trail(trail).under(self))
     }
 
     /// The report's own checks, written behind those in `trail`, which the caller hands to the report when it is done.
@@ -352,6 +351,7 @@ impl VerifiedChain {
             crl: self.crl,
             binding: expected.into(),
             verified_at: now,
+            of_chain: Arc::default(),
             lines: Vec::new(),
             cost: Cost::default(),
             workload: None,
@@ -371,13 +371,9 @@ impl VerifiedChain {
             .map_err(|_| VerifyError::Signature { key: self.leaf.key })
     }
 
-    /// What was checked when it was made. Its dates are asked again each time, so their lines say when that is.
-    pub(crate) fn lines_at(&self, now: UnixTime) -> impl Iterator<Item = CheckLine> + '_ {
-        self.lines.iter().map(move |line| {
-            let is_dates = matches!(line.code, Code::CertificateDates | Code::CrlDates);
-            let expected = (is_dates && line.outcome == Outcome::Passed).then(|| format!("valid at {now}"));
-            CheckLine { expected: expected.unwrap_or_else(|| line.expected.clone()), ..line.clone() }
-        })
+    /// What was checked when it was made.
+    pub(crate) fn lines_at(&self, now: UnixTime) -> impl Iterator<Item = CheckLine> {
+        lines_at(&self.lines, now).map(Cow::into_owned)
     }
 
     /// With lines of what was checked on the way to it before its own.
@@ -414,6 +410,18 @@ impl VerifiedChain {
     pub const fn anchor(&self) -> Anchor {
         self.anchor
     }
+}
+
+/// Lines of a kept chain. Its dates are asked again each time, so their lines say when that is.
+fn lines_at(lines: &[CheckLine], now: UnixTime) -> impl Iterator<Item = Cow<'_, CheckLine>> {
+    lines.iter().map(move |line| {
+        let is_dates = matches!(line.code, Code::CertificateDates | Code::CrlDates);
+        if is_dates && line.outcome == Outcome::Passed {
+            Cow::Owned(CheckLine { expected: format!("valid at {now}"), ..line.clone() })
+        } else {
+            Cow::Borrowed(line)
+        }
+    })
 }
 
 /// REPORT_DATA against what is expected of it.

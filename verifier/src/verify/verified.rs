@@ -1,5 +1,8 @@
 //! A report whose authenticity is established.
 
+use std::{borrow::Cow, sync::Arc};
+
+use super::{VerifiedChain, lines_at};
 use crate::{
     CheckLine, Code, Cost, ExpectedReportData, UnixTime, VerifyError,
     abi::{ChipId, ProductLine, Report, ReportTcbs, SpkiDigest, WorkloadDigest},
@@ -60,6 +63,8 @@ pub struct VerifiedReport {
     pub(super) binding: ReportBinding,
     pub(super) verified_at: UnixTime,
     pub(super) leaf_validity: (UnixTime, UnixTime),
+    /// Of the kept chain, shared with it; none where the chain was verified for this report.
+    pub(super) of_chain: Arc<[CheckLine]>,
     pub(super) lines: Vec<CheckLine>,
     pub(super) cost: Cost,
     pub(super) workload: Option<WorkloadDigest>,
@@ -148,9 +153,9 @@ impl VerifiedReport {
         self.verified_at
     }
 
-    /// The checks that were made, as they were made. None failed, or there would be no such value.
-    pub fn checks(&self) -> &[CheckLine] {
-        &self.lines
+    /// The checks that were made, as they were made; those of a kept chain first. None failed, or there would be no such value.
+    pub fn checks(&self) -> impl Iterator<Item = Cow<'_, CheckLine>> {
+        lines_at(&self.of_chain, self.verified_at).chain(self.lines.iter().map(Cow::Borrowed))
     }
 
     /// The workload spec sent with the evidence, if one was, is the one HOST_DATA names.
@@ -167,6 +172,11 @@ impl VerifiedReport {
             trail.pass(Code::WorkloadSpec, computed, format_args!("{stated}, as HOST_DATA states"));
         }
         Ok(self)
+    }
+
+    /// With what was checked when its chain was kept.
+    pub(crate) fn under(self, chain: &VerifiedChain) -> Self {
+        Self { of_chain: Arc::clone(&chain.lines), ..self }
     }
 
     /// With the checks that led to it.

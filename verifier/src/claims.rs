@@ -2,7 +2,7 @@
 //!
 //! Names are stable. Byte strings are lower-case hex. A value that a report does not have is null, never zero.
 
-use std::collections::BTreeMap;
+use serde::ser::{SerializeMap as _, Serializer};
 
 use crate::{
     Anchor, CrlStatus, ReportBinding, UnixTime,
@@ -98,7 +98,7 @@ pub struct PolicyClaims {
     pub abi_minor: u8,
     /// Named bits.
     #[serde(flatten)]
-    pub bits: BTreeMap<&'static str, bool>,
+    pub bits: Bits<{ PolicyBit::ALL.len() }>,
 }
 
 /// The state of the platform, bit by bit.
@@ -110,7 +110,26 @@ pub struct PlatformClaims {
     pub unknown: String,
     /// Named bits.
     #[serde(flatten)]
-    pub bits: BTreeMap<&'static str, bool>,
+    pub bits: Bits<{ PlatformBit::ALL.len() }>,
+}
+
+/// Named bits, by name: a map from each to whether it is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bits<const N: usize>([(&'static str, bool); N]);
+
+impl<const N: usize> Bits<N> {
+    fn of(mut bits: [(&'static str, bool); N]) -> Self {
+        bits.sort_unstable();
+        Self(bits)
+    }
+}
+
+impl<const N: usize> serde::Serialize for Bits<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(N))?;
+        self.0.iter().try_for_each(|(name, set)| map.serialize_entry(name, set))?;
+        map.end()
+    }
 }
 
 /// What the leaf certifies beside the TCB.
@@ -151,7 +170,7 @@ impl ReportClaims {
                 raw: policy.to_string(),
                 abi_major,
                 abi_minor,
-                bits: PolicyBit::ALL.into_iter().map(|bit| (bit.name(), policy.has(bit))).collect(),
+                bits: Bits::of(PolicyBit::ALL.map(|bit| (bit.name(), policy.has(bit)))),
             },
             family_id: report.family_id(),
             image_id: report.image_id(),
@@ -159,7 +178,7 @@ impl ReportClaims {
             platform_info: PlatformClaims {
                 raw: info.to_string(),
                 unknown: format!("{:#x}", info.unknown_bits()),
-                bits: PlatformBit::ALL.into_iter().map(|bit| (bit.name(), info.has(bit))).collect(),
+                bits: Bits::of(PlatformBit::ALL.map(|bit| (bit.name(), info.has(bit)))),
             },
             signing_key: report.signing_key(),
             report_data: report.report_data(),

@@ -41,8 +41,13 @@ impl From<std::time::SystemTime> for UnixTime {
 
 impl fmt::Display for UnixTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match OffsetDateTime::from_unix_timestamp(self.0).ok().and_then(|time| time.format(&Rfc3339).ok()) {
-            Some(text) => f.write_str(&text),
+        let mut text = [0; 32];
+        let written = OffsetDateTime::from_unix_timestamp(self.0).ok().and_then(|time| {
+            let length = time.format_into(&mut text.as_mut_slice(), &Rfc3339).ok()?;
+            core::str::from_utf8(&text[..length]).ok()
+        });
+        match written {
+            Some(text) => f.write_str(text),
             None => write!(f, "{} s", self.0),
         }
     }

@@ -41,7 +41,8 @@ pub fn foreign_at_most(text: &str, most: usize) -> String {
 /// Escapes all that is not plain, but for what `keep` keeps.
 pub(crate) fn escape(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     let plain = |c: char| keep(c) || !is_active(c);
-    if text.chars().all(plain) {
+    // Most of what is shown, byte by byte.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || text.chars().all(plain) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);

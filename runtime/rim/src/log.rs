@@ -1,5 +1,6 @@
 //! Logs: to standard error, one line each, without a byte that a terminal would obey.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
@@ -20,12 +21,18 @@ struct Escaped<W>(W);
 
 impl<W: Write> Write for Escaped<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(bytes);
-        let (text, end) = match text.strip_suffix('\n') {
-            Some(line) => (line, "\n"),
-            None => (&*text, ""),
+        let escaped = |text: &str| {
+            let (text, end) = text.strip_suffix('\n').map_or((text, ""), |line| (line, "\n"));
+            match escape(text, |_| false) {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(escaped) => Some(escaped + end),
+            }
         };
-        self.0.write_all(format!("{}{end}", escape(text, |_| false)).as_bytes())?;
+        match String::from_utf8_lossy(bytes) {
+            // Nearly every line is what it is.
+            Cow::Borrowed(text) => self.0.write_all(escaped(text).as_deref().unwrap_or(text).as_bytes())?,
+            Cow::Owned(text) => self.0.write_all(escaped(&text).unwrap_or(text).as_bytes())?,
+        }
         Ok(bytes.len())
     }
 
@@ -43,5 +50,15 @@ mod tests {
         let mut out = Vec::new();
         Escaped(&mut out).write_all(b"WARN a\nb \x1b[2J\xff\n").unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "WARN a\\nb \\u{1b}[2J\u{fffd}\n");
+        for (said, logged) in [
+            (&b"INFO plain\n"[..], "INFO plain\n"),
+            (b"no end", "no end"),
+            ("INFO gr\u{fc}n \u{202e}\n".as_bytes(), "INFO gr\u{fc}n \\u{202e}\n"),
+            (b"cut \xf0\x90\x80\n", "cut \u{fffd}\n"),
+        ] {
+            let mut out = Vec::new();
+            Escaped(&mut out).write_all(said).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), logged);
+        }
     }
 }

@@ -115,6 +115,9 @@ impl ReportError {
     }
 }
 
+/// What reserved bytes are compared with.
+const ZEROS: [u8; REPORT_LEN] = [0; REPORT_LEN];
+
 impl Report {
     /// Parses 1184 bytes.
     ///
@@ -141,7 +144,7 @@ impl Report {
             (offset::R + 48, offset::S),
             (offset::S + 48, REPORT_LEN),
         ] {
-            if fixed[at..end].iter().any(|byte| *byte != 0) {
+            if fixed[at..end] != ZEROS[..end - at] {
                 return Err(ReportError::Reserved { at, end });
             }
         }

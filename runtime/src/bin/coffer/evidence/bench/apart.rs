@@ -89,19 +89,35 @@ impl Drop for Served {
     }
 }
 
-/// Starts something on a processor of its own, and leaves this thread, and those it makes, another. False if there is only one.
-pub fn apart<T>(start: impl FnOnce() -> Result<T, CliError>) -> Result<(T, bool), CliError> {
+/// Which processor is whose, where there are two.
+#[derive(Clone, Copy)]
+pub struct Apart {
+    of_the_program: usize,
+    of_the_load: usize,
+}
+
+impl Apart {
+    /// Does something on the processor of the program, which has nothing to do meanwhile: two of a virtual machine may differ in
+    /// what they do in a second.
+    pub fn there<T>(self, work: impl FnOnce() -> Result<T, CliError>) -> Result<T, CliError> {
+        pin(self.of_the_program)?;
+        let done = work();
+        pin(self.of_the_load)?;
+        done
+    }
+}
+
+/// Starts something on a processor of its own, and leaves this thread, and those it makes, another; nothing of it if there is only one.
+pub fn apart<T>(start: impl FnOnce() -> Result<T, CliError>) -> Result<(T, Option<Apart>), CliError> {
     let allowed = sched_getaffinity(None).class_while(Class::Internal, "asking for the processors")?;
     let mut processors = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
     let pair = processors.next().zip(processors.next());
-    if let Some((first, _)) = pair {
-        pin(first)?;
-    }
-    let started = start()?;
-    if let Some((_, second)) = pair {
-        pin(second)?;
-    }
-    Ok((started, pair.is_some()))
+    let pair = pair.map(|(of_the_program, of_the_load)| Apart { of_the_program, of_the_load });
+    let Some(pair) = pair else { return Ok((start()?, None)) };
+    pin(pair.of_the_program)?;
+    let started = start();
+    pin(pair.of_the_load)?;
+    Ok((started?, Some(pair)))
 }
 
 fn pin(processor: usize) -> Result<(), CliError> {

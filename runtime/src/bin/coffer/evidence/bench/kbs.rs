@@ -78,7 +78,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         broker,
         platform,
     };
-    let mut figures = json!({ "guests": args.guests, "pinned": pinned });
+    let mut figures = json!({ "guests": args.guests, "pinned": pinned.is_some() });
     figures["first_secret"] = bench.first_secret(usize::from(args.guests))?;
     figures["further_secret"] = bench.further_secret(usize::from(args.samples))?;
     figures["in_flight"] = bench.in_flight()?;

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use self::line::{Line, appraise};
 use self::program::{POLICY, Program};
-use super::apart::{apart, processor_time, resident};
+use super::apart::{Apart, apart, processor_time, resident};
 use super::figures::{broken, median, micros, real};
 use super::guest::{Guest, Platform};
 use crate::context::Context;
@@ -67,10 +67,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let folder = tempfile::tempdir().class_while(Class::Config, "making a folder for the service")?;
     let platform = Platform::new()?;
-    let (service, pinned) = apart(|| Program::start(&program, folder.path(), &platform.anchor, AT_ONCE))?;
-    let mut bench = Bench { core: Core::new(&platform)?, service };
+    let (service, processors) = apart(|| Program::start(&program, folder.path(), &platform.anchor, AT_ONCE))?;
+    let mut bench = Bench { core: Core::new(&platform)?, service, processors };
     let mut figures = bench.unhurried(usize::from(args.rounds))?;
-    figures["pinned"] = pinned.into();
+    figures["pinned"] = processors.is_some().into();
     figures["overload"] = bench.overload(usize::from(args.rounds))?;
     let grown = resident(bench.service.id())?.saturating_sub(figures["memory_bytes"].as_u64().unwrap_or(0));
     figures["memory"] = json!({ "growth_bytes": grown, "limit": MOST_MEMORY });
@@ -122,6 +122,7 @@ impl Core {
 struct Bench {
     core: Core,
     service: Program,
+    processors: Option<Apart>,
 }
 
 /// One request in bytes.
@@ -173,36 +174,53 @@ impl Bench {
                 times[0].push(self.asked(&mut lines, kind)?);
                 times[1].push(self.asked(&mut lines[..1], kind)?);
             }
-            let own = || processor_time(std::process::id());
-            let start = own()?;
-            self.core.evidence.iter().try_for_each(|record| self.core.judge(record))?;
-            let between = own()?;
-            for record in &self.core.evidence {
-                self.core.key.sign(record).class(Class::Internal)?;
-            }
-            judged.push(micros(between.saturating_sub(start)) / real(REPORTS));
-            signed.push(micros(own()?.saturating_sub(between)) / real(REPORTS));
+            let (core, signature) = self.unavoidable()?;
+            judged.push(core);
+            signed.push(signature);
             if round == 0 {
                 // The first warms up: chains, allocators, the kernel's buffers.
                 memory = resident(self.service.id())?;
                 service.as_flattened_mut().iter_mut().chain([&mut judged, &mut signed]).for_each(Vec::clear);
             }
         }
-        let (core, signature) = (median(judged.clone()), median(signed.clone()));
+        let both: Vec<f64> = judged.iter().zip(&signed).map(|(core, signature)| core + signature).collect();
         let [plain, with_token] = service;
-        let figure = |[samples, alone]: [Vec<f64>; 2], unavoidable: f64| {
-            let (each, alone) = (median(samples.clone()), median(alone));
+        // Round by round: what slows a processor down for a while slows both.
+        let ratio = |unavoidable: &[f64], samples: &[f64]| {
+            median(unavoidable.iter().zip(samples).map(|(unavoidable, each)| unavoidable / each).collect())
+        };
+        let figure = |[samples, alone]: [Vec<f64>; 2], unavoidable: &[f64]| {
+            let each = median(samples.clone());
             json!({
-                "processor_us": each, "per_second": 1e6 / each, "unavoidable_us": unavoidable,
-                "ratio": unavoidable / each, "at_least": LEAST, "samples_us": samples, "callers": BUSY,
-                "one_caller_us": alone, "one_caller_ratio": unavoidable / alone,
+                "processor_us": each, "per_second": 1e6 / each, "unavoidable_us": median(unavoidable.to_vec()),
+                "ratio": ratio(unavoidable, &samples), "at_least": LEAST, "samples_us": samples, "callers": BUSY,
+                "one_caller_us": median(alone.clone()), "one_caller_ratio": ratio(unavoidable, &alone),
             })
         };
         Ok(json!({
-            "core_us": core, "signature_us": signature, "core_samples_us": judged, "signature_samples_us": signed,
-            "appraisal": figure(plain, core), "token": figure(with_token, core + signature),
-            "memory_bytes": memory,
+            "core_us": median(judged.clone()), "signature_us": median(signed.clone()),
+            "appraisal": figure(plain, &judged), "token": figure(with_token, &both),
+            "core_samples_us": judged, "signature_samples_us": signed, "memory_bytes": memory,
         }))
+    }
+
+    /// Judging, and a signature, each as often as there are reports, on the processor of the service: what one takes of it.
+    fn unavoidable(&self) -> Result<(f64, f64), CliError> {
+        let own = || processor_time(std::process::id());
+        let measured = || {
+            let start = own()?;
+            self.core.evidence.iter().try_for_each(|record| self.core.judge(record))?;
+            let between = own()?;
+            for record in &self.core.evidence {
+                self.core.key.sign(record).class(Class::Internal)?;
+            }
+            let each = |time: Duration| micros(time) / real(REPORTS);
+            Ok((each(between.saturating_sub(start)), each(own()?.saturating_sub(between))))
+        };
+        match self.processors {
+            Some(processors) => processors.there(measured),
+            None => measured(),
+        }
     }
 
     /// Twice as many callers as it takes at once, each of whom asks again as soon as it is answered.

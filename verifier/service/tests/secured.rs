@@ -6,6 +6,13 @@ use coffer_verifier_service::TlsEntry;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
 use reqwest::{Certificate, Client, Identity};
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
 use crate::common::Running;
 
 struct Ca(CertifiedIssuer<'static, KeyPair>);
@@ -19,11 +26,15 @@ impl Ca {
     }
 
     /// Certificate and key of a client, in PEM.
-    fn client(&self) -> Identity {
+    fn pair(&self) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["client".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        Identity::from_pem(format!("{}{}", certificate.pem(), key.serialize_pem()).as_bytes()).unwrap()
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn client(&self) -> Identity {
+        let (certificate, key) = self.pair();
+        Identity::from_pem(format!("{certificate}{key}").as_bytes()).unwrap()
     }
 }
 
@@ -105,5 +116,34 @@ async fn a_certificate_counts_no_longer_than_the_roots_it_was_checked_under() {
     assert_eq!(ask(&client(elsewhere.path(), Some(other.client()))).await.unwrap(), 200);
     service.reload(|file| file.tls.as_mut().unwrap().client_roots = None);
     assert_ne!(ask(&client(elsewhere.path(), Some(other.client()))).await.ok(), Some(200));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_not_taken_up_again_with_the_certificate_of_then() {
+    let (ca, folder) = (Ca::new(), tempfile::tempdir().unwrap());
+    let entry = identity(folder.path(), &ca);
+    let service = Running::with(|file| {
+        file.plain_http_for_this_machine_alone = false;
+        file.tls = Some(entry);
+    })
+    .await;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.path().join("tls.pem")).unwrap()).unwrap();
+    let (certificate, key) = ca.pair();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    // It keeps every ticket that it is given, as clients do.
+    let config = config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap();
+    let connector = TlsConnector::from(std::sync::Arc::new(config));
+    for _ in 0..3 {
+        let stream = TcpStream::connect(service.address).await.unwrap();
+        let mut stream = connector.connect("127.0.0.1".try_into().unwrap(), stream).await.unwrap();
+        stream.write_all(b"GET /v1/policies HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).await.unwrap();
+        assert!(said.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&said));
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+    }
     service.stop().await;
 }

@@ -20,6 +20,7 @@ use crate::refusal::Refusal;
 use crate::service::{Live, Service};
 use crate::tls::ClientRoots;
 use crate::traces;
+use crate::waiting::Waiting;
 
 /// A client certificate that TLS has checked when the connection began.
 #[derive(Clone, Debug)]
@@ -37,9 +38,14 @@ impl Certificate {
     }
 }
 
-/// What is known of a connection: nothing, until a request has come on it; and whether a caller was let in on it.
+/// What is known of a connection: nothing, until a request has come on it; whether a caller was let in on it; and how long nobody has
+/// taken anything of answers that are there.
 #[derive(Clone, Debug, Default)]
-pub struct Known(Arc<AtomicU8>);
+pub struct Known {
+    what: Arc<AtomicU8>,
+    /// Of answers that wait to be taken.
+    pub waiting: Waiting,
+}
 
 impl Known {
     const ASKED: u8 = 1;
@@ -47,21 +53,21 @@ impl Known {
 
     /// A request has come.
     pub fn asked(&self) {
-        self.0.fetch_or(Self::ASKED, Ordering::Relaxed);
+        self.what.fetch_or(Self::ASKED, Ordering::Relaxed);
     }
 
     /// A request has come.
     pub fn is_asked(&self) -> bool {
-        self.0.load(Ordering::Relaxed) != 0
+        self.what.load(Ordering::Relaxed) != 0
     }
 
     /// A caller was let in.
     pub fn is_a_callers(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == Self::CALLER
+        self.what.load(Ordering::Relaxed) == Self::CALLER
     }
 
     fn let_in(&self) {
-        self.0.fetch_or(Self::CALLER, Ordering::Relaxed);
+        self.what.fetch_or(Self::CALLER, Ordering::Relaxed);
     }
 }
 
@@ -84,16 +90,15 @@ pub async fn callers(State(service): State<Arc<Service>>, mut request: Request, 
         return refused(Refusal::Unauthenticated);
     };
     drop(live);
-    if let Some(known) = request.extensions().get::<Known>() {
-        known.let_in();
-    }
+    let known = request.extensions().get::<Known>().cloned().unwrap_or_default();
+    known.let_in();
     if service.is_stopping() {
         return refused(Refusal::Stopping);
     }
-    let Some(_share) = service.callers.enter(&caller, service.limits.requests_of_one) else {
+    let Some(share) = service.callers.enter(&caller, service.limits.requests_of_one) else {
         return refused(Refusal::CallerBusy);
     };
-    let Ok(_place) = Arc::clone(&service.places).try_acquire_owned() else {
+    let Ok(place) = Arc::clone(&service.places).try_acquire_owned() else {
         return refused(Refusal::Busy);
     };
     let span = service.traces.as_ref().map(|traces| traces.request(&request, &caller));
@@ -107,7 +112,8 @@ pub async fn callers(State(service): State<Arc<Service>>, mut request: Request, 
     if let Some(span) = &span {
         traces::answered(span, response.status());
     }
-    response
+    // What is not taken takes room: the place is free again with the last of it.
+    response.map(|body| known.waiting.answer(body, (share, place)))
 }
 
 /// Every host that the request names is this machine by a name that no other can have: a page of a browser's, led here by a name of

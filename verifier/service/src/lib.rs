@@ -25,6 +25,7 @@ mod decisions;
 
 mod tls;
 mod traces;
+mod waiting;
 
 mod config;
 
@@ -56,7 +57,7 @@ pub mod wire {
 pub use access::{Access, Caller, new_key};
 pub use appraiser::{Admitted, Answer, Appraiser, TokenIssuer};
 pub use challenge::{Challenge, Challenges, KEY_LEN, LIFETIME};
-pub use config::{Config, ConfigError, ConfigFile, KeyEntry, PolicyEntry, config_path};
+pub use config::{Config, ConfigError, ConfigFile, KeyEntry, PolicyEntry, caller_name, config_path};
 pub use few::AppraiseBatchRequest;
 pub use init::{InitError, Initialized, Wanted, init};
 pub use limits::{Limits, LimitsEntry};

@@ -30,6 +30,8 @@ const STREAMS: u32 = 128;
 const LONGEST: Duration = Duration::from_hours(1);
 /// Heads' times that a connection stays on which no caller was let in: whoever is nobody makes room for others.
 const STRANGERS: u32 = 3;
+/// How often it is looked whether answers are taken.
+const LOOK: Duration = Duration::from_secs(5);
 /// HTTP/2 clients that are silent are asked whether they are there.
 const PING: Duration = Duration::from_secs(30);
 
@@ -160,6 +162,8 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         ended = connection.as_mut() => ended,
         // One on which nothing is asked in time is hung up on: it may be at any state, and has none to wait for.
         () = until(service.limits.head_time, || known.is_asked()) => return,
+        // So is one on which nothing of the answers is taken: whoever does not read may ask no more.
+        () = stuck(&known, service.limits.request_time) => return,
         () = async {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => {}
@@ -179,6 +183,13 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+/// Ends once nothing was taken of answers for so long.
+async fn stuck(known: &Known, time: Duration) {
+    while !known.waiting.is_stuck_for(time) {
+        sleep(time.min(LOOK)).await;
     }
 }
 

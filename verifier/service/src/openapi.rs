@@ -1,5 +1,8 @@
 //! The interface as an OpenAPI document: one entry for each route of the table, and the shapes that travel.
 
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::challenge::LIFETIME;
@@ -44,7 +47,10 @@ pub fn document() -> Value {
     })
 }
 
-/// As it is served.
+/// As it is served: made once, and one copy for everybody, since everybody may ask for it.
+pub static SERVED: LazyLock<Bytes> = LazyLock::new(|| text().into());
+
+/// The same as text.
 pub fn text() -> String {
     format!("{:#}\n", document())
 }

@@ -151,7 +151,16 @@ pub fn batch(body: &[u8]) -> Result<Vec<Result<Asked, Refusal>>, Refusal> {
 }
 
 fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal::malformed(&error.to_string()))
+    serde_json::from_slice(body).map_err(|error| Refusal::malformed(&without_values(&error)))
+}
+
+/// What serde says, without the text that it found in place of something else: it may be evidence, or a token.
+fn without_values(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    match (said.find(": string \""), said.rfind("\", expected ")) {
+        (Some(from), Some(to)) if from < to => format!("{}: a string{}", &said[..from], &said[to + 1..]),
+        _ => said,
+    }
 }
 
 #[derive(Deserialize)]
@@ -357,6 +366,10 @@ mod tests {
         assert!(matches!(with(r#""certificates":["AAAA"]"#), Refusal::Endorsement { field: "certificates", .. }));
         assert!(matches!(with(r#""crls":["-----BEGIN X"]"#), Refusal::Endorsement { field: "crls", .. }));
         assert!(matches!(refused(r#"{"evidence":"AAAA","report_data":"any"}"#), Refusal::Evidence(_)));
+        for more in [r#""certificates":"SECRET""#, r#""token":"a\", expected SECRET""#, r#""crls":["SECRET", 1]"#] {
+            let words = with(more).to_string();
+            assert!(!words.contains("SECRET") && words.contains("line 1"), "{words}");
+        }
         let words = refused(&format!(r#"{{"{}\u001b":1}}"#, "x".repeat(4000))).to_string();
         assert!(words.len() < 300 && !words.contains('\u{1b}'), "{words}");
     }

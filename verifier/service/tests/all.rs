@@ -18,3 +18,4 @@ mod process;
 mod replicas;
 mod secured;
 mod traces;
+mod unread;

@@ -194,15 +194,18 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     })
 }
 
-/// Writes a file in place of the one there, if any: aside, synced, renamed.
+/// Writes a file in place of the one there, with its mode and for its user, or one of this mode where there is none: aside, synced,
+/// renamed.
 ///
 /// # Errors
-/// Class `config`.
+/// Class `config`; what is there stays.
 pub fn write_over(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
-    Writer::private()
-        .mode(mode)
-        .write(path, bytes)
-        .class_while(Class::Config, format!("cannot write {}", path.display()))
+    let writer = match Writer::in_place_of(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Writer::private().mode(mode)),
+        there => there,
+    };
+    let written = writer.and_then(|writer| writer.write(path, bytes));
+    written.class_while(Class::Config, format!("cannot write {}", path.display()))
 }
 
 fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::fs::{File, Permissions};
 use std::io::{self, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -76,6 +76,16 @@ impl Writer {
     /// Mode 0600, ours, replaces what is there.
     pub const fn private() -> Self {
         Self { mode: 0o600, owner: None, replace: true, synced: true, pipes: false, room: 0 }
+    }
+
+    /// In place of what is at `path`, with its mode, and given to its user and group: whoever could read it can read what comes.
+    ///
+    /// # Errors
+    /// The file system's, of a file that is not there for one. [`Self::write`] fails where the file is another user's and not ours
+    /// to give away: what is there stays.
+    pub fn in_place_of(path: &Path) -> io::Result<Self> {
+        let there = path.metadata()?;
+        Ok(Self::private().mode(there.permissions().mode() & 0o777).owner(there.uid(), there.gid()))
     }
 
     /// Another mode, which the file has from its first byte.

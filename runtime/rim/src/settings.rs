@@ -1,6 +1,8 @@
 //! Configuration in TOML: a document that cannot be read is looked at key by key, so that every mistake is named and not the first
 //! alone.
 
+use std::marker::PhantomData;
+
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
@@ -36,44 +38,78 @@ pub fn parse<T: DeserializeOwned>(text: &str, required: &[(&str, &str)]) -> Resu
 fn mistakes<T: DeserializeOwned>(document: &Table, required: &[(&str, &str)]) -> Vec<String> {
     let missing = required.iter().filter(|(key, _)| !document.contains_key(*key));
     let mut all: Vec<String> = missing.map(|(key, _)| format!("{key} is missing")).collect();
-    let good = required.iter().map(|(key, value)| ((*key).to_owned(), Value::String((*value).to_owned()))).collect();
-    let mut parts = Vec::new();
-    split(document, &good, &mut Vec::new(), &mut parts);
-    all.extend(parts.into_iter().filter_map(|(road, part)| {
-        let error = part.try_into::<T>().err()?;
-        Some(format!("{}: {}", foreign(&road), foreign(error.message())))
-    }));
+    let good: Table = required.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+    Looked { good: &good, all: &mut all, road: Vec::new(), kind: PhantomData::<T> }.look(document);
     all
 }
 
-/// Documents that each hold one value of it, beside what has to be there.
-fn split(table: &Table, good: &Table, road: &mut Vec<String>, parts: &mut Vec<(String, Table)>) {
-    for (key, value) in table {
-        road.push(key.clone());
-        match value {
-            Value::Table(inner) if !inner.is_empty() => split(inner, good, road, parts),
-            Value::Array(items) if items.iter().any(Value::is_table) => {
-                for (at, item) in items.iter().enumerate() {
-                    let one = Value::Array(vec![item.clone()]);
-                    parts.push((format!("{}[{at}]", road.join(".")), alone(good, road, one)));
+/// A look at one table after another.
+struct Looked<'a, T> {
+    /// What has to be there.
+    good: &'a Table,
+    all: &'a mut Vec<String>,
+    road: Vec<String>,
+    kind: PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Looked<'_, T> {
+    fn look(&mut self, table: &Table) {
+        for (key, value) in table {
+            self.road.push(key.clone());
+            match value {
+                Value::Table(inner) if !inner.is_empty() => {
+                    if let Some(why) = self.why(value.clone()) {
+                        let before = self.all.len();
+                        self.look(inner);
+                        // Each part can be read by itself, and all of them together cannot.
+                        if self.all.len() == before {
+                            self.say(self.road.len(), "", &why);
+                        }
+                    }
                 }
+                Value::Array(items) if items.iter().any(Value::is_table) => {
+                    for (at, item) in items.iter().enumerate() {
+                        if let Some(why) = self.why(Value::Array(vec![item.clone()])) {
+                            self.say(self.road.len(), &format!("[{at}]"), &why);
+                        }
+                    }
+                }
+                other => match self.why(other.clone()) {
+                    // By itself it lacks what may stand beside it.
+                    Some(why) => match lacking(&why) {
+                        Some(field) if table.contains_key(field) => {}
+                        Some(_) => self.say(self.road.len() - 1, "", &why),
+                        None => self.say(self.road.len(), "", &why),
+                    },
+                    None => {}
+                },
             }
-            other => parts.push((road.join("."), alone(good, road, other.clone()))),
+            self.road.pop();
         }
-        road.pop();
+    }
+
+    /// Why a document cannot be read that has this value at the end of the road, and beside it only what has to be there.
+    fn why(&self, value: Value) -> Option<String> {
+        let nest = |inner, key: &String| Value::Table(Table::from_iter([(key.clone(), inner)]));
+        let inner = self.road.iter().skip(1).rev().fold(value, nest);
+        let mut document = self.good.clone();
+        document.insert(self.road.first()?.clone(), inner);
+        document.try_into::<T>().err().map(|error| error.message().to_owned())
+    }
+
+    /// Once, with the first steps of the road.
+    fn say(&mut self, steps: usize, behind: &str, why: &str) {
+        let road = self.road[..steps].join(".");
+        let line = format!("{}{behind}: {}", foreign(&road), foreign(why));
+        if !self.all.contains(&line) {
+            self.all.push(line);
+        }
     }
 }
 
-fn alone(good: &Table, road: &[String], value: Value) -> Table {
-    let mut inner = value;
-    for key in road.iter().skip(1).rev() {
-        inner = Value::Table(Table::from_iter([(key.clone(), inner)]));
-    }
-    let mut document = good.clone();
-    if let Some(first) = road.first() {
-        document.insert(first.clone(), inner);
-    }
-    document
+/// The field that is not there, in serde's words.
+fn lacking(why: &str) -> Option<&str> {
+    why.strip_prefix("missing field `")?.split('`').next()
 }
 
 #[cfg(test)]
@@ -96,6 +132,16 @@ mod tests {
         limits: Limits,
         #[serde(default)]
         tenants: BTreeMap<String, Tenant>,
+        tls: Option<Tls>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "what is read is not looked at")]
+    struct Tls {
+        certificate: String,
+        key: String,
+        client_roots: Option<String>,
     }
 
     #[derive(Debug, Deserialize)]
@@ -152,6 +198,22 @@ mod tests {
             assert!(found.iter().any(|one| one.starts_with(road) && one.contains(word)), "{road}: {found:#?}");
         }
         assert_eq!(found.len(), 10, "{found:#?}");
+    }
+
+    #[test]
+    fn what_stands_beside_it_is_not_missing() {
+        let with = |more: &str| found(&format!("listen = \"a\"\nadmin_listen = \"b\"\n{more}"));
+        let whole = "[tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+        assert_eq!(with(&format!("colour = 1\n{whole}")).len(), 1);
+        assert_eq!(
+            with(&format!("{whole}colour = 1\n"))[0].split(',').next(),
+            Some("tls.colour: unknown field `colour`")
+        );
+        assert_eq!(with("[tls]\ncertificate = \"c\"\nkey = 7\n").len(), 1);
+        // What lacks is named once, whatever stands there.
+        let lacks = vec!["tls: missing field `key`".to_owned()];
+        assert_eq!(with("[tls]\ncertificate = \"c\"\nclient_roots = \"r\"\n"), lacks);
+        assert_eq!(with("[tls]\nclient_roots = \"r\"\n"), vec!["tls: missing field `certificate`".to_owned()]);
     }
 
     #[test]

@@ -269,11 +269,9 @@ impl ConfigFile {
             loopback_names_alone: self.anyone_who_connects_may_ask && self.plain_http_for_this_machine_alone,
         };
         for (at, KeyEntry { name, sha256 }) in self.api_keys.iter().enumerate() {
-            if Word::parse(name).is_err() || name.len() > 64 {
+            if let Err(expected) = caller_name(name) {
                 let shown = coffer_rim::foreign(name);
-                mistakes.push(format!(
-                    "api_keys[{at}].name is \"{shown}\", expected 1 to 64 ASCII characters without spaces"
-                ));
+                mistakes.push(format!("api_keys[{at}].name is \"{shown}\", {expected}"));
             }
             if self.api_keys[..at].iter().any(|before| before.name == *name || before.sha256 == *sha256) {
                 mistakes.push(format!("api_keys[{at}] has a name or a digest that stands there before"));
@@ -352,7 +350,9 @@ impl ConfigFile {
             let Some((rules, text)) = floor else { continue };
             // How old it is is asked at each appraisal; without a date nothing would ever be accepted.
             let has_date = rego.as_ref().is_some_and(|rego| rego.signed_at().is_some());
-            if rules.max_policy_age != MaxAge::Any && !has_date && mistakes.is_empty() {
+            // What cannot be read is named already, and may have had one.
+            let is_whole = rego.is_some() || entry.rego.is_none();
+            if rules.max_policy_age != MaxAge::Any && !has_date && is_whole {
                 mistakes.push(format!(
                     "policies.{shown}: max_policy_age asks for a rego that is a bundle signed by bundle_key, whose \
                      signature has a date (iat): `coffer policy sign` makes one"
@@ -365,12 +365,22 @@ impl ConfigFile {
         }
         let default = self.default_policy.as_deref().unwrap_or(STRICT_NAME);
         let policies = Policies::new(all, default).ok().flatten();
-        if policies.is_none() && mistakes.is_empty() {
+        // One that is listed and cannot be read is named already.
+        if policies.is_none() && !self.policies.contains_key(default) {
             let shown = coffer_rim::foreign(default);
             mistakes.push(format!("default_policy: no policy is called {shown}"));
         }
         (policies, simulators)
     }
+}
+
+/// What the log calls a caller.
+///
+/// # Errors
+/// What it must be.
+pub fn caller_name(name: &str) -> Result<Word, &'static str> {
+    let word = Word::parse(name).ok().filter(|word| word.as_str().len() <= 64);
+    word.ok_or("expected 1 to 64 ASCII characters without spaces")
 }
 
 impl PolicyEntry {
@@ -405,12 +415,23 @@ impl PolicyEntry {
             }
             return None;
         };
-        let read = self.read_rego(name, &folder.join(file), folder);
+        let key = self.bundle_key.as_ref().map(|file| {
+            let text = input::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
+            let key = text.and_then(|text| BundleKey::from_pem(&text).map_err(|error| error.to_string()));
+            key.map_err(|why| mistakes.push(format!("policies.{name}.bundle_key ({}): {why}", file.display())))
+        });
+        let trust = match &key {
+            None => BundleTrust::Unsigned,
+            Some(Ok(key)) => BundleTrust::Key(key),
+            // Nothing is believed with a mistake: it is read for what else is wrong with it.
+            Some(Err(())) => BundleTrust::SignatureWaived,
+        };
+        let read = self.read_rego(name, &folder.join(file), trust);
         read.map_err(|why| mistakes.push(format!("policies.{name}.rego ({}): {why}", file.display()))).ok()
     }
 
     /// A folder, a bundle by its first bytes, or one text.
-    fn read_rego(&self, name: &str, path: &Path, folder: &Path) -> Result<Rego, String> {
+    fn read_rego(&self, name: &str, path: &Path, trust: BundleTrust<'_>) -> Result<Rego, String> {
         let no_bundle = || match &self.bundle_key {
             Some(_) => Err("it is no bundle, and bundle_key demands one that is signed".to_owned()),
             None => Ok(()),
@@ -433,13 +454,6 @@ impl PolicyEntry {
         }
         let bytes = input::read(path, input::DOCUMENT).map_err(|error| error.to_string())?;
         if Bundle::is_one(&bytes) {
-            let key = self.bundle_key.as_ref().map(|file| {
-                let text = input::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
-                let key = text.and_then(|text| BundleKey::from_pem(&text).map_err(|error| error.to_string()));
-                key.map_err(|why| format!("bundle_key ({}): {why}", file.display()))
-            });
-            let key = key.transpose()?;
-            let trust = key.as_ref().map_or(BundleTrust::Unsigned, BundleTrust::Key);
             let bundle = Bundle::read(name, &bytes, trust).map_err(|error| chain(&error))?;
             return bundle.policy().map_err(|error| chain(&error));
         }

@@ -131,12 +131,14 @@ impl KeySet {
         Ok(Writer::private().new_only().write(path, &self.to_json()?)?)
     }
 
-    /// Writes it in place of the one there: a reader sees the old one or the new one. A link goes on to lead there.
+    /// Writes it in place of the one there, and for the same user: a reader sees the old one or the new one, and a service reads the
+    /// new one as it read the old. A link goes on to lead there.
     ///
     /// # Errors
-    /// [`KeySetError::File`].
+    /// [`KeySetError::File`]; what is there stays.
     pub fn write_over(&self, path: &Path) -> Result<(), KeySetError> {
-        Ok(Writer::private().write(&fs::canonicalize(path)?, &self.to_json()?)?)
+        let path = fs::canonicalize(path)?;
+        Ok(Writer::in_place_of(&path)?.write(&path, &self.to_json()?)?)
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, KeySetError> {

@@ -289,8 +289,9 @@ pub struct Named {
 
 /// The policies of a command line: typed at most once, and Rego.
 pub fn policy(paths: &[PathBuf], bundles: &rego::Bundles) -> Result<Named, CliError> {
-    let (rego, typed): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| rego::is_rego(path));
-    if let [_, second, ..] = typed[..] {
+    let (rego, typed): (Vec<PathBuf>, Vec<PathBuf>) = paths.iter().cloned().partition(|path| rego::is_rego(path));
+    bundles.asked(&rego)?;
+    if let [_, second, ..] = &typed[..] {
         let message = format!("--policy {}: there is a typed policy already", second.display());
         return Err(
             CliError::new(Class::Usage, message).hint("write both into one TOML file; of Rego there may be several")
@@ -298,11 +299,11 @@ pub fn policy(paths: &[PathBuf], bundles: &rego::Bundles) -> Result<Named, CliEr
     }
     let words = "words are `strict` (typed), `snp` and `azure-cvm` (Rego); Rego is FILE.rego, a folder or a bundle; anything \
                  else is a TOML file";
-    let typed = typed.first().map(|path| path.as_path());
+    let typed = typed.first().map(PathBuf::as_path);
     let absent = typed.is_some_and(|path| !path.exists());
     let mut named = floor(typed).map_err(|failure| if absent { failure.hint(words) } else { failure })?;
     let mut revisions = vec![named.revision.clone()];
-    for path in rego {
+    for path in &rego {
         let loaded = rego::load(std::slice::from_ref(path), bundles)?;
         let (policy, digest) = (loaded.policy()?, hex::encode(loaded.digest));
         let name = if rego::is_word(path) { path.to_string_lossy().into_owned() } else { own_name(path)? };

@@ -30,6 +30,22 @@ pub struct Bundles {
 }
 
 impl Bundles {
+    /// With a key, whatever is named is a bundle that it signed, or comes with Coffer: nothing is believed unsigned beside it.
+    pub fn asked(&self, paths: &[PathBuf]) -> Result<(), CliError> {
+        let Some(file) = &self.bundle_key else { return Ok(()) };
+        key(file)?;
+        let refused =
+            |message| CliError::new(Class::Config, message).hint("`coffer policy sign` makes a signed bundle");
+        if let Some(other) = paths.iter().find(|path| !is_bundle(path) && !is_word(path)) {
+            let message = format!("{}: it is no bundle, and --bundle-key demands one that is signed", other.display());
+            return Err(refused(message));
+        }
+        if !paths.iter().any(|path| is_bundle(path)) {
+            return Err(refused("--bundle-key: no bundle is named that the key could have signed".to_owned()));
+        }
+        Ok(())
+    }
+
     fn read(&self, path: &Path) -> Result<Bundle, CliError> {
         let bytes = bytes(path)?;
         let key = self.bundle_key.as_deref().map(key).transpose()?;
@@ -138,6 +154,7 @@ impl Texts {
 
     /// Reads them.
     pub fn load(&self) -> Result<Loaded, CliError> {
+        self.bundles.asked(&self.files)?;
         load(&self.files, &self.bundles)
     }
 }

@@ -2,20 +2,21 @@
 
 use coffer_rim::{Class, Failure};
 use coffer_verifier::ear::Word;
-use coffer_verifier_service::new_key;
+use coffer_verifier_service::{caller_name, new_key};
 use serde_json::json;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The lines go behind the end of config.toml, and SIGHUP makes them count. The key is printed once, on standard error, and kept
-nowhere; what is listed is its digest.
+The lines go behind the end of config.toml, and SIGHUP makes them count. The key
+is printed once, on standard error, and kept nowhere; what is listed is its
+digest.
 
 Examples:
   coffer-verifier api-key --name ci")]
 pub struct Args {
     /// What the log calls whoever has it.
-    #[arg(long, value_name = "NAME", value_parser = Word::parse)]
+    #[arg(long, value_name = "NAME", value_parser = caller_name)]
     name: Word,
 }
 

@@ -13,13 +13,13 @@ use crate::error::Said as _;
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The key that may ask is printed once and kept nowhere. The certificate is the folder's own: give callers tls.pem, or put one of
-yours in its place.
+The key that may ask is printed once and kept nowhere. The certificate is the
+folder's own: give callers tls.pem, or put one of yours in its place.
 
 Examples:
   coffer-verifier init --state ./verifier
-  coffer-verifier init --state ./verifier --issuer https://verifier.example --name verifier.example \\
-      --listen 0.0.0.0:4490")]
+  coffer-verifier init --state ./verifier --listen 0.0.0.0:4490 \\
+      --issuer https://verifier.example --name verifier.example")]
 pub struct Args {
     /// New or empty folder.
     #[arg(long, value_name = "DIR")]

@@ -46,6 +46,9 @@ const LINE: usize = INPUT_LIMIT + 64 * 1024;
 /// Tries.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let policy = args.texts.load()?.policy()?;
+    if let Some(path) = &args.against {
+        args.texts.bundles.asked(std::slice::from_ref(path))?;
+    }
     let against = match &args.against {
         Some(path) => Some(rego::load(std::slice::from_ref(path), &args.texts.bundles)?.policy()?),
         None => None,
@@ -68,9 +71,12 @@ fn say(tried: &[Tried], without: usize, context: &Context, policy: &Policy) {
     let count =
         |before: bool, after: bool| tried.iter().filter(|one| one.before == Some(before) && one.after == after).count();
     let (refused, accepted) = (count(true, false), count(false, true));
+    let of_unknown = |after: bool| tried.iter().filter(|one| one.before.is_none() && one.after == after).count();
+    let unknown = (of_unknown(false), of_unknown(true));
     if context.json {
         let value = json!({
             "decisions": tried, "would_be_refused": refused, "would_be_accepted": accepted, "without_input": without,
+            "of_unknown": { "refused": unknown.0, "accepted": unknown.1 },
         });
         println!("{value}");
         return;
@@ -82,7 +88,16 @@ fn say(tried: &[Tried], without: usize, context: &Context, policy: &Policy) {
         let line = format!("{before:<8} -> {:<8}  {}{masked}  {}", word(one.after), one.id, one.reasons.join("; "));
         println!("{}", foreign(line.trim_end()));
     }
-    println!("{} decisions: {} would be refused, {} accepted", tried.len(), refused, accepted);
+    let known = tried.len() - unknown.0 - unknown.1;
+    println!("{known} decisions: {refused} would be refused, {accepted} accepted");
+    if unknown != (0, 0) {
+        println!(
+            "{} more say nothing of what was decided then: {} refused, {} accepted now; --against compares with a policy",
+            unknown.0 + unknown.1,
+            unknown.0,
+            unknown.1
+        );
+    }
     if without > 0 {
         println!(
             "{without} more were not tried: {} sees nothing of evidence that is not authentic",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_token::KeySet;
-use coffer_verifier::Verdict;
+use coffer_verifier::{MaxAge, Verdict};
 use coffer_verifier::ear::{
     EarClaims, Issuer, Judged, Lifetime, Nonce, Terms, TokenId, VerifierBuild, Word, WordError,
 };
@@ -60,13 +60,19 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let set: KeySet = keys::read(&args.keys)?;
     let input = judging::read(&args.judging.file)?;
     let policy = judging::policy(&args.judging.policy, &args.judging.bundles)?;
+    if policy.rules.max_manifest_age != MaxAge::Any {
+        // Whoever believes the token sees this policy's name, and nothing of what was not asked.
+        let message =
+            "max_manifest_age is not asked here, where no manifest admits a guest: a token would affirm without it";
+        return Err(CliError::new(Class::Config, message).hint("leave it out of a policy for tokens"));
+    }
     let word = |text: &str| Word::parse(text).class_while(Class::Config, format!("{text:?} as the name of a policy"));
     let (name, revision) = (word(&policy.name)?, word(&policy.revision)?);
     let (developer, build) = (word("coffer")?, word(concat!("coffer-verifier/", env!("CARGO_PKG_VERSION")))?);
     let now = args.judging.at.unwrap_or_else(keys::now);
     let mut judging = args.judging.clone();
     judging.at = Some(now);
-    let Judgement { appraisal, not_fetched, not_asked, .. } = judging::judge(&judging, &input, &policy, context)?;
+    let Judgement { appraisal, not_fetched, .. } = judging::judge(&judging, &input, &policy, context)?;
     let presented = judging::presented(&input)?;
     let blob = presented.hcl();
     let binding = args.judging.binding(blob.as_ref());
@@ -90,9 +96,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let mut value = json!({ "token": token, "verdict": appraisal.verdict() });
         if args.judging.fetch {
             value["not_fetched"] = coffer_kds::failures_json(&not_fetched);
-        }
-        if !not_asked.is_empty() {
-            value["not_asked"] = json!(not_asked);
         }
         println!("{value}");
     } else {

@@ -103,6 +103,11 @@ impl OwnersError {
         }
     }
 
+    /// As [`OwnerListError::is_unauthentic`].
+    pub const fn is_unauthentic(&self) -> bool {
+        matches!(self, Self::List(error) if error.is_unauthentic())
+    }
+
     /// In words that are safe to show: a list may come from anybody.
     pub fn why(&self) -> String {
         foreign(&self.to_string()).chars().take(WHY).collect()

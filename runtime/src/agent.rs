@@ -88,11 +88,23 @@ pub fn of_status(status: &tonic::Status) -> Failure {
     let failure = Failure::new(class_of(status), words);
     // Where it stands behind what is shown, too.
     let Some((code, id)) = denial(status.message()) else {
-        return silent(status, Failure { reason: reason(status), ..failure });
+        let failure = Failure { reason: reason(status), ..failure };
+        return match of_owners(status.message()) {
+            Some(hint) => failure.hint(hint),
+            None => silent(status, failure),
+        };
     };
     let reason = Reason { code: code.to_owned(), denial_id: Some(id.to_owned()) };
     let hint = if failure.class == Class::Unreachable { broker_log().to_owned() } else { broker_trail(id) };
     Failure { reason: Some(reason), ..failure }.hint(hint)
+}
+
+/// What to do where a guest does not know the caller as an owner, or not as one who may do that.
+fn of_owners(message: &str) -> Option<&'static str> {
+    let is_one = message == "owner-not-listed" || message.starts_with("owner-may-not:");
+    is_one.then_some(
+        "`coffer owner show` prints the key that asked: have it listed, with what it may, by whoever makes the box or signs its list of owners",
+    )
 }
 
 /// The word that an agent gives programs beside its sentence.
@@ -184,6 +196,16 @@ mod tests {
             (leak.class, leak.message.as_str()),
             (Class::Refused, "the guest's agent answered PermissionDenied")
         );
+    }
+
+    #[test]
+    fn whoever_is_no_owner_hears_what_would_make_him_one() {
+        for word in ["owner-not-listed", "owner-may-not:exec"] {
+            let refused = of_status(&tonic::Status::permission_denied(word));
+            assert_eq!((refused.class, refused.message.as_str()), (Class::Refused, word));
+            assert!(refused.hint.unwrap().contains("coffer owner show"));
+        }
+        assert!(of_status(&tonic::Status::permission_denied("owner")).hint.is_none());
     }
 
     #[test]

@@ -80,5 +80,5 @@ fn a_nonce_is_answered_to_those_who_are_listed() -> Result<()> {
     says(&world.coffer(&["attest", "box", "--allow-simulated"])?, 0, &["accepted"])?;
     let nonce = hex::encode(NONCE);
     let asked = world.coffer(&["attest", "box", "--allow-simulated", "--nonce", &nonce])?;
-    says(&asked, 6, &["owner-not-listed"])
+    says(&asked, 6, &["owner-not-listed", "coffer owner show"])
 }

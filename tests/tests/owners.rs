@@ -72,7 +72,7 @@ fn without_a_broker_a_list_adds_until_the_box_ends() -> Result<()> {
     let by_other = authority.file("by-other.json");
     let words = ["owner", "sign", "--key", &other, "--name", "prod", "--sequence", "9", "--owner", &me];
     world.coffer(&[&words[..], &["--out", &by_other]].concat())?.ok()?;
-    says(&world.coffer(&["--json", "owner", "push", ALLOW, "box", &by_other])?, 3, &["owner-list-not-signed"])?;
+    says(&world.coffer(&["--json", "owner", "push", ALLOW, "box", &by_other])?, 5, &["owner-list-not-signed"])?;
     says(&exec()?, 125, &["owner-may-not:exec"])?;
 
     says(&world.coffer(&["owner", "push", ALLOW, "box", &third])?, 0, &["list 3"])?;

@@ -114,6 +114,11 @@ impl OwnerListError {
             Self::Expired { .. } => "owner-list-expired",
         }
     }
+
+    /// Whether it is a list that nobody signed who counts, or that counts no more, rather than none, or one that is not for here.
+    pub const fn is_unauthentic(&self) -> bool {
+        matches!(self, Self::Signature(_) | Self::Expired { .. })
+    }
 }
 
 /// What a list says.

@@ -18,7 +18,7 @@ use coffer_verifier::{
     evidence::Evidence,
 };
 use secrecy::{ExposeSecret, SecretBox};
-use tonic::{Request, Response, Status, metadata::MetadataValue};
+use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
 
 use super::{
     Agent, refresh,
@@ -79,7 +79,8 @@ impl Owner for OwnerService {
         match self.agent.owners.brought(list) {
             Ok(sequence) => Ok(Response::new(PutOwnersResponse { sequence })),
             Err(error) => {
-                let mut status = Status::failed_precondition(error.to_string());
+                let code = if error.is_unauthentic() { Code::DataLoss } else { Code::FailedPrecondition };
+                let mut status = Status::new(code, error.to_string());
                 status.metadata_mut().insert(REASON, MetadataValue::from_static(error.word()));
                 Err(status)
             }

@@ -14,7 +14,8 @@ use crate::prove::guest::Trust;
 /// Bring a running guest a list of owners that the authority of its spec signed, as one of its owners.
 ///
 /// It adds to the spec's owners, until the guest ends or a later list comes: without a key broker there is nobody who remembers, and an
-/// older list may be brought after a restart. Where the spec says `kept`, put the list there instead (`coffer kbs secret put`).
+/// older list may be brought after a restart. Where the spec says `kept`, put the list there instead (`coffer kbs secret put`). Exits 3 for
+/// a list that is malformed or not for this guest, 5 for one that does not count.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer owner push web owners.json")]
 pub struct Args {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use coffer_rim::input;
 use coffer_runtime::signing_key::read_public;
-use coffer_spec::{OwnerListError, SignedOwnerList};
+use coffer_spec::SignedOwnerList;
 use coffer_verifier::UnixTime;
 use serde_json::json;
 
@@ -40,10 +40,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         Ok((list, signed))
     });
     let (list, signed) = read.map_err(|error| {
-        let class = match &error {
-            OwnerListError::Signature(_) | OwnerListError::Expired { .. } => Class::NotAuthentic,
-            _ => Class::Config,
-        };
+        // As `owner push` has it, from the guest.
+        let class = if error.is_unauthentic() { Class::NotAuthentic } else { Class::Config };
         CliError::caused(class, &error).while_doing(file.to_string())
     })?;
     if context.json {

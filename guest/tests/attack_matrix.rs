@@ -145,7 +145,7 @@ impl Attacker {
     }
 
     async fn gets_no_stream(&self) -> bool {
-        let refused = open_stream(self.channel.clone()).await.err();
+        let refused = open_stream::<DuplexStream>(self.channel.clone()).await.err();
         matches!(refused, Some(StreamError::Refused(StreamRefusal::NotAdmitted)))
     }
 }
@@ -188,7 +188,7 @@ async fn each_field_of_a_clients_evidence_is_checked_against_the_ports_own_end()
     let fields = attacker.honest(challenge);
     let answer = attacker.evidence(&fields.report_data(), &fields);
     assert_eq!(attacker.answer(answer).await, "admitted");
-    assert!(open_stream(attacker.channel.clone()).await.is_ok());
+    assert!(open_stream::<DuplexStream>(attacker.channel.clone()).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

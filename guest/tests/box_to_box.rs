@@ -108,7 +108,7 @@ async fn who_shows_no_evidence_or_old_evidence_gets_no_stream_of_a_port_for_gues
         connect_and_verify(line, &me, Purpose::Ingress(server.port), Arc::new(Credulous::default())).await.unwrap()
     };
     let connection = connect().await;
-    let stream = open_stream(connection.channel()).await.err();
+    let stream = open_stream::<DuplexStream>(connection.channel()).await.err();
     assert!(matches!(stream, Some(StreamError::Refused(StreamRefusal::NotAdmitted))), "{stream:?}");
 
     // Evidence of a guest that is admitted, made for another connection.

@@ -221,7 +221,7 @@ impl Attested {
     pub async fn pipe(
         &self,
         peer: &Peer,
-        from: impl AsyncRead + Unpin,
+        from: impl AsyncRead + Send + Unpin + 'static,
         to: impl AsyncWrite + Unpin,
     ) -> Result<(), IngressError> {
         let stream = open_stream(self.connection.channel()).await.map_err(|error| peer.no_stream(error))?;
@@ -286,7 +286,7 @@ impl Forwarder {
     /// was said by a guest that had.
     /// The client is one of [`reset_unless_whole`].
     async fn serve_one(&self, client: TcpStream) -> Result<(), Arc<IngressError>> {
-        let client = self.lead.lead(client).await.map_err(|error| match error {
+        let client = self.lead.lead(client).await.map_err(|(error, _)| match error {
             ForwardError::Dial(error) => error,
             ForwardError::Lapsed(lapsed) => Arc::new(self.peer.lapsed(lapsed)),
             ForwardError::Stream(source) => Arc::new(self.peer.no_stream(source)),

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Code, Reason,
     abi::{CertKind, CertTable, CertTableError, ChipId, SigningKey},
-    chain::{Certificate, CertificateError, CertificateRole, Crl, CrlError, LeafFacts},
+    chain::{Certificate, CertificateError, CertificateRole, Crl, CrlError, LeafFacts, authorities},
     evidence::Evidence,
 };
 
@@ -188,11 +188,11 @@ impl Endorsements {
             .iter()
             .enumerate()
             .map(|(index, der)| {
-                Certificate::parse(der).map_err(|source| EndorsementError::Certificate { index, source })
+                authorities::read(der).map_err(|source| EndorsementError::Certificate { index, source })
             })
             .collect();
         for certificate in parsed? {
-            self.hold_certificate(Arc::new(certificate));
+            self.hold_certificate(certificate);
         }
         Ok(())
     }

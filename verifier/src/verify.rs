@@ -32,7 +32,7 @@ use crate::{
     CheckLine, Code, Cost, Outcome, UnixTime,
     abi::{Report, ReportData, SigningKey, SpkiDigest, report::VMPL_HOST},
     anchors::{Anchor, TrustAnchors},
-    chain::{Certificate, CertificateRole, LeafFacts},
+    chain::{Certificate, CertificateRole, LeafFacts, authorities},
     endorsement_request::EndorsementKind,
     endorsements::Endorsements,
     evidence::Evidence,
@@ -298,6 +298,7 @@ impl VerifiedChain {
                 CrlStatus::Checked { number: list.number(), this_update, next_update }
             }
         };
+        authorities::keep([root, intermediate]);
         let (leaf_spki, leaf_validity, leaf) = (leaf.spki_digest(), leaf.validity(), facts.clone());
         trail.pass(Code::EndorsementMissing, "all of the chain", "leaf, intermediate, root and revocation list");
         let lines = trail.lines.as_slice().into();

@@ -38,7 +38,7 @@ const STREAMS: usize = 32;
 /// How long it may take until a peer and this guest have proved themselves to each other.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What a connection may bring that nobody has taken yet (HTTP/2's window), with its buffers.
-const CONNECTION: u64 = (5 << 20) + (256 << 10);
+const CONNECTION: u64 = (5 << 20) + (320 << 10);
 /// What a stream has on its way to a peer.
 const OUTGOING: u64 = 576 << 10;
 const _: () = assert!(Peer::MOST as u64 * CONNECTION + STREAMS as u64 * OUTGOING <= Peer::MEMORY);
@@ -147,7 +147,7 @@ pub async fn serve<R: Road>(listener: TcpListener, dialler: Dialler<R>, most: us
     let (lead, notices) = (Arc::new(Forwarder::new(dialler, None)), Arc::new(notices));
     let room = Arc::new(Semaphore::new(most));
     loop {
-        let Ok((mut client, _)) = listener.accept().await else {
+        let Ok((client, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -162,9 +162,9 @@ pub async fn serve<R: Road>(listener: TcpListener, dialler: Dialler<R>, most: us
             // Before the client is let go of, so that whoever sees the reset finds the reason.
             match place {
                 Err(_) => notices.say(&format!("too-many: {most} streams are open")).await,
-                Ok(_place) => match lead.lead(&mut client).await {
-                    Ok(client) => whole(client),
-                    Err(error) => notices.say(&why(&error)).await,
+                Ok(_place) => match lead.lead(client).await {
+                    Ok(client) => whole(&client),
+                    Err((error, _client)) => notices.say(&why(&error)).await,
                 },
             }
         });

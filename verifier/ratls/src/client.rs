@@ -33,6 +33,7 @@ use crate::{
     hpke::{HpkeError, HpkeSealed, Opener},
     identity::Identity,
     lapse::Keeping,
+    off_loop::off_loop,
     proto::{AttestRequest, ChallengeRequest, attest_request, attest_response, attestation_client::AttestationClient},
     service::fresh_challenge,
     state::CHALLENGE_LIFETIME,
@@ -104,21 +105,24 @@ where
     A: Appraiser,
 {
     let tls = ClientTls::new(identity, PeerPin::AttestedAfter, purpose)?;
-    let (channel, facts) = match purpose {
-        // Its port may be for listed clients alone, and then it says so.
-        Purpose::Ingress(_) => connect_listed(stream, &tls).await?,
-        Purpose::Control | Purpose::Kbs => connect_pinned(stream, &tls).await?,
-    };
-    let first = verify(channel.clone(), &facts, appraiser.clone()).await?;
-    Ok(AttestedConnection {
-        channel,
-        facts,
-        appraiser,
-        current: RwLock::new(Arc::new(first)),
-        lost: AtomicBool::new(false),
-        keeping: Keeping::default(),
-        showing: JoinSet::new(),
+    in_own_task(async move {
+        let (channel, facts) = match purpose {
+            // Its port may be for listed clients alone, and then it says so.
+            Purpose::Ingress(_) => connect_listed(stream, &tls).await?,
+            Purpose::Control | Purpose::Kbs => connect_pinned(stream, &tls).await?,
+        };
+        let first = verify(channel.clone(), facts.clone(), appraiser.clone()).await?;
+        Ok(AttestedConnection {
+            channel,
+            facts,
+            appraiser,
+            current: RwLock::new(Arc::new(first)),
+            lost: AtomicBool::new(false),
+            keeping: Keeping::default(),
+            showing: JoinSet::new(),
+        })
     })
+    .await
 }
 
 /// Opens `stream` to a server that holds one of `pins`, and attests to it.
@@ -136,9 +140,26 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let tls = ClientTls::new(identity, PeerPin::Spki(pins), purpose)?;
-    let (channel, facts) = connect_pinned(stream, &tls).await?;
-    let first = attest(channel.clone(), &facts, attester.clone()).await?;
-    Ok(AttestingConnection { channel, facts, attester, current: RwLock::new(first) })
+    in_own_task(async move {
+        let (channel, facts) = connect_pinned(stream, &tls).await?;
+        let first = attest(channel.clone(), facts.clone(), attester.clone()).await?;
+        Ok(AttestingConnection { channel, facts, attester, current: RwLock::new(first) })
+    })
+    .await
+}
+
+/// Does it in a task of the event loop, which ends with whoever waits for it. It goes on where HTTP/2's own tasks are, and no thread
+/// waits for another between two steps.
+async fn in_own_task<R: Send + 'static>(
+    work: impl Future<Output = Result<R, ConnectError>> + Send + 'static,
+) -> Result<R, ConnectError> {
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    match task.join_next().await {
+        Some(Ok(done)) => done,
+        Some(Err(error)) => Err(ConnectError::Internal(error.to_string())),
+        None => Err(ConnectError::Internal("a task is gone".to_owned())),
+    }
 }
 
 /// The handshake and the one HTTP/2 connection on it, without attestation. The channel never dials again.
@@ -179,12 +200,16 @@ fn is_alert(error: &io::Error) -> bool {
     matches!(inner, Some(rustls::Error::AlertReceived(_)))
 }
 
-async fn handshake<IO>(stream: IO, tls: &ClientTls) -> Result<(TlsStream<IO>, TlsFacts), ConnectError>
+/// Bytes that are read from a line at once. rustls alone asks for 4 KiB each time.
+const READ: usize = 64 << 10;
+
+async fn handshake<IO>(stream: IO, tls: &ClientTls) -> Result<(TlsStream<BufReader<IO>>, TlsFacts), ConnectError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     // Never sent (no SNI) and never compared: the key decides.
     let name = ServerName::try_from("peer.invalid").map_err(|error| ConnectError::Internal(error.to_string()))?;
+    let stream = BufReader::with_capacity(READ, stream);
     let stream = timeout(HANDSHAKE, TlsConnector::from(tls.config.clone()).connect(name, stream))
         .await
         .map_err(|_| ConnectError::Timeout(HANDSHAKE))?
@@ -230,7 +255,8 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::Refused`] where the server does not take it.
     pub async fn attesting(mut self, attester: Arc<dyn Attester>) -> Result<Self, ConnectError> {
-        let first = match attest(self.channel.clone(), &self.facts, attester.clone()).await {
+        let showing = attest(self.channel.clone(), self.facts.clone(), attester.clone());
+        let first = match in_own_task(showing).await {
             Ok(first) => first,
             Err(ConnectError::Call(status)) if status.code() == Code::Unimplemented => return Ok(self),
             Err(error) => return Err(error),
@@ -241,7 +267,7 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
             loop {
                 let due = until.checked_sub(CHALLENGE_LIFETIME).unwrap_or(until).max(Instant::now() + SOONEST);
                 tokio::time::sleep_until(due.into()).await;
-                match attest(channel.clone(), &facts, attester.clone()).await {
+                match attest(channel.clone(), facts.clone(), attester.clone()).await {
                     Ok(next) => until = next.until,
                     // What was shown before still counts.
                     Err(error) if Instant::now() < until && !matches!(error, ConnectError::Refused(_)) => {}
@@ -259,7 +285,7 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
     /// [`ConnectError`]. After [`ConnectError::Rejected`] nothing is sealed any more; after the others the old result
     /// stands until it is too old.
     pub async fn renew(&self) -> Result<(), ConnectError> {
-        match verify(self.channel.clone(), &self.facts, self.appraiser.clone()).await {
+        match in_own_task(verify(self.channel.clone(), self.facts.clone(), self.appraiser.clone())).await {
             Ok(next) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
                 self.lost.store(false, Ordering::SeqCst);
@@ -315,7 +341,7 @@ impl AttestingConnection {
     /// # Errors
     /// [`ConnectError`]; the server then holds us for not attested.
     pub async fn renew(&self) -> Result<(), ConnectError> {
-        let next = attest(self.channel.clone(), &self.facts, self.attester.clone()).await?;
+        let next = in_own_task(attest(self.channel.clone(), self.facts.clone(), self.attester.clone())).await?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())
     }
@@ -323,7 +349,7 @@ impl AttestingConnection {
 
 async fn verify<A: Appraiser + ?Sized>(
     channel: Channel,
-    facts: &TlsFacts,
+    facts: TlsFacts,
     appraiser: Arc<A>,
 ) -> Result<Attested<A::Admitted>, ConnectError> {
     let challenge = fresh_challenge().map_err(|error| ConnectError::Internal(error.to_string()))?;
@@ -332,17 +358,16 @@ async fn verify<A: Appraiser + ?Sized>(
     let Some(attest_response::Side::Answer(answer)) = response.side else {
         return Err(ConnectError::Malformed("no evidence in answer to the challenge"));
     };
-    let facts = facts.clone();
-    let verdict = tokio::task::spawn_blocking(move || appraisal::check(&*appraiser, &facts, &challenge, answer));
+    let verdict = off_loop(move || appraisal::check(&*appraiser, &facts, &challenge, answer));
     Ok(verdict.await.map_err(|error| ConnectError::Internal(error.to_string()))??)
 }
 
-async fn attest(channel: Channel, facts: &TlsFacts, attester: Arc<dyn Attester>) -> Result<Answered, ConnectError> {
+async fn attest(channel: Channel, facts: TlsFacts, attester: Arc<dyn Attester>) -> Result<Answered, ConnectError> {
     let mut client = client(channel);
     let challenge = in_time(client.challenge(ChallengeRequest {})).await?.challenge;
     let challenge = wire::challenge_from_wire(&challenge).map_err(|_| ConnectError::Malformed("challenge length"))?;
-    let (facts, start) = (facts.clone(), Instant::now());
-    let work = tokio::task::spawn_blocking(move || appraisal::answer(&*attester, &facts, &challenge));
+    let start = Instant::now();
+    let work = off_loop(move || appraisal::answer(&*attester, &facts, &challenge));
     let (opener, answer) = work.await.map_err(|error| ConnectError::Internal(error.to_string()))??;
     let request = AttestRequest { side: Some(attest_request::Side::Answer(answer)) };
     let response = in_time(client.attest(request)).await?;

@@ -86,10 +86,29 @@ impl<D: Dial> Forwarder<D> {
     /// Leads one client until both ends have said all they say, and gives it back then.
     ///
     /// # Errors
-    /// [`ForwardError`]. The client was dropped: where an end means something to it, it should be one whose drop is a reset.
-    pub async fn lead<C>(&self, client: C) -> Result<C, ForwardError<D::Error>>
+    /// [`ForwardError`], and the client where it is still there. Where an end means something to it, it should be one whose drop is a
+    /// reset.
+    pub async fn lead<C>(&self, client: C) -> Result<C, (ForwardError<D::Error>, Option<C>)>
     where
-        C: AsyncRead + AsyncWrite + Send + Unpin,
+        C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (connection, mut stream) = match self.opened().await {
+            Ok(opened) => opened,
+            Err(error) => return Err((error, Some(client))),
+        };
+        match connection.kept(stream.join(client)).await {
+            Ok(joined) => joined.map_err(|client| (ForwardError::Broken, client)),
+            Err(lapsed) => {
+                self.forget(&connection).await;
+                Err((ForwardError::Lapsed(lapsed), stream.take_back()))
+            }
+        }
+    }
+
+    /// A stream, and its connection.
+    async fn opened<C>(&self) -> Result<(Shared<D>, OpenStream<C>), ForwardError<D::Error>>
+    where
+        C: AsyncRead + Send + Unpin + 'static,
     {
         let mut connection = self.connection().await?;
         let mut opened = Self::stream(&connection).await;
@@ -99,17 +118,14 @@ impl<D: Dial> Forwarder<D> {
             connection = self.connection().await?;
             opened = Self::stream(&connection).await;
         }
-        match connection.kept(opened?.join(client)).await {
-            Ok(joined) => joined.map_err(|_| ForwardError::Broken),
-            Err(lapsed) => {
-                self.forget(&connection).await;
-                Err(ForwardError::Lapsed(lapsed))
-            }
-        }
+        Ok((connection, opened?))
     }
 
     /// A stream; of a connection on which nobody spoke for long, the evidence is asked for first.
-    async fn stream(connection: &Shared<D>) -> Result<OpenStream, ForwardError<D::Error>> {
+    async fn stream<C>(connection: &Shared<D>) -> Result<OpenStream<C>, ForwardError<D::Error>>
+    where
+        C: AsyncRead + Send + Unpin + 'static,
+    {
         connection.renewed_in_time().await.map_err(ForwardError::Lapsed)?;
         open_stream(connection.channel()).await.map_err(ForwardError::Stream)
     }

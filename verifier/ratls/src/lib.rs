@@ -53,6 +53,7 @@ mod keep;
 mod key_places;
 mod lapse;
 mod load;
+mod off_loop;
 mod one_by_one;
 mod peer_certificate;
 mod places;

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use crate::{
     appraisal::{self, Appraiser, Attester, Bound, Completer, RESULT_LIFETIME},
     denial::denied,
+    off_loop::off_loop,
     proto::{
         self, AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, attest_request, attest_response,
         attestation_server::Attestation,
@@ -89,12 +90,11 @@ impl AttestationService {
     #[allow(clippy::result_large_err)]
     async fn work<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> Result<R, Status> {
         let permit = self.at_once.clone().acquire_owned().await.map_err(|_| internal("closing", &"no permits"))?;
-        tokio::task::spawn_blocking(move || {
+        let done = off_loop(move || {
             let _permit = permit;
             work()
-        })
-        .await
-        .map_err(|error| internal("internal", &error))
+        });
+        done.await.map_err(|error| internal("internal", &error))
     }
 
     async fn give(

@@ -7,20 +7,22 @@
 //! pieces of a direction whose reader is slow, says that something ended which broke off.
 //! Source: docs/design/protocol.md §4.10.
 
+mod local;
+
 use core::{
     convert::Infallible,
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Bytes, Frame};
+use hyper::body::Body as _;
+use local::{Leader, said};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    sync::mpsc,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    sync::oneshot,
     time::timeout,
 };
 use tonic::{body::Body, server::NamedService, transport::Channel};
@@ -32,10 +34,6 @@ use crate::state::ConnectionState;
 const OPEN: &str = "/coffer.ingress.v1.Ingress/Open";
 /// Names the word of a refusal.
 const REFUSAL: &str = "coffer-refusal";
-/// What is read from a stream at a time.
-const PIECE: usize = 32 << 10;
-/// Pieces of one direction that wait for their reader.
-const WAITING: usize = 4;
 /// How long the other end may take to open a stream; it waits for the workload ten seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -146,11 +144,14 @@ async fn serve<B: Behind>(behind: &B, request: Request<Body>) -> Response<Body> 
     let opened = if state.has_answered() { behind.open(&state).await } else { Err(StreamRefusal::AttestationRequired) };
     match opened {
         Ok((io, place)) => {
-            let (outgoing, body) = body();
+            let leader = Leader::new();
+            leader.put(io);
+            let (body, mut said) = said(leader.local());
             tokio::spawn(async move {
+                let mut incoming = request.into_body();
                 // A guest that does not show itself again in time has no stream any more, whoever else may keep the connection.
                 let no_longer = state.outdated();
-                if let Err(io) = pump(io, request.into_body(), outgoing, no_longer).await {
+                if let Err(Some(io)) = lead(&leader, &mut incoming, &mut said, no_longer).await {
                     B::break_off(io, place);
                 }
             });
@@ -182,18 +183,23 @@ pub enum StreamError {
     Broke(#[from] tonic::transport::Error),
 }
 
-/// A stream that was opened.
-pub struct OpenStream {
+/// A stream that was opened, for a local end that comes.
+pub struct OpenStream<IO> {
     incoming: Body,
-    outgoing: mpsc::Sender<Piece>,
+    leader: Leader<IO>,
+    said: oneshot::Receiver<()>,
 }
 
 /// Opens a stream on a connection whose server was admitted ([`crate::AttestedConnection::channel`]).
 ///
 /// # Errors
 /// [`StreamError`].
-pub async fn open_stream(mut channel: Channel) -> Result<OpenStream, StreamError> {
-    let (outgoing, body) = body();
+pub async fn open_stream<IO>(mut channel: Channel) -> Result<OpenStream<IO>, StreamError>
+where
+    IO: AsyncRead + Send + Unpin + 'static,
+{
+    let leader = Leader::new();
+    let (body, said) = said(leader.local());
     let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = http::Uri::from_static(OPEN);
@@ -203,7 +209,7 @@ pub async fn open_stream(mut channel: Channel) -> Result<OpenStream, StreamError
     };
     let response = timeout(PATIENCE, asked).await.map_err(|_| StreamError::Late)??;
     if response.status() == StatusCode::OK {
-        return Ok(OpenStream { incoming: response.into_body(), outgoing });
+        return Ok(OpenStream { incoming: response.into_body(), leader, said });
     }
     let word = response.headers().get(REFUSAL).map(HeaderValue::as_bytes);
     match StreamRefusal::ALL.into_iter().find(|refusal| word == Some(refusal.word().as_bytes())) {
@@ -212,21 +218,31 @@ pub async fn open_stream(mut channel: Channel) -> Result<OpenStream, StreamError
     }
 }
 
-impl OpenStream {
+impl<IO: AsyncRead + Unpin> OpenStream<IO> {
     /// Copies both ways until both have ended, and gives the local end back.
     ///
     /// # Errors
     /// The local end, of a stream that broke off: bytes are missing on either side, and whoever holds it should make that known.
-    pub async fn join<IO: AsyncRead + AsyncWrite + Send + Unpin>(self, io: IO) -> Result<IO, IO> {
-        pump(io, self.incoming, self.outgoing, core::future::pending()).await
+    pub async fn join(&mut self, io: IO) -> Result<IO, Option<IO>>
+    where
+        IO: AsyncWrite,
+    {
+        self.leader.put(io);
+        lead(&self.leader, &mut self.incoming, &mut self.said, core::future::pending()).await
+    }
+
+    /// Takes the local end back, of a stream that nobody joins any more.
+    pub fn take_back(self) -> Option<IO> {
+        self.leader.take()
     }
 
     /// Copies both ways until the other end has said all it says, whether or not there is more to send.
     ///
     /// # Errors
     /// A stream that broke off, or the local ends'.
-    pub async fn until_answered(self, from: impl AsyncRead + Unpin, to: impl AsyncWrite + Unpin) -> io::Result<()> {
-        let (mut sent, mut said) = (pin!(out_of(from, self.outgoing)), pin!(into(to, self.incoming)));
+    pub async fn until_answered(mut self, from: IO, to: impl AsyncWrite + Unpin) -> io::Result<()> {
+        self.leader.put(from);
+        let (mut sent, mut said) = (pin!(whole(&mut self.said)), pin!(into(to, &mut self.incoming)));
         tokio::select! {
             said = &mut said => return said,
             sent = &mut sent => sent?,
@@ -235,77 +251,35 @@ impl OpenStream {
     }
 }
 
-/// A piece of a direction, or that it ended as it should.
-type Piece = Option<Bytes>;
-
-/// A body whose pieces come from a sender. Only a sender that says so ends it; one that goes away breaks it off.
-struct Pieces {
-    from: mpsc::Receiver<Piece>,
-    ended: bool,
-}
-
-fn body() -> (mpsc::Sender<Piece>, Body) {
-    let (sender, from) = mpsc::channel(WAITING);
-    (sender, Body::new(Pieces { from, ended: false }))
-}
-
-impl hyper::body::Body for Pieces {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let next = ready!(self.from.poll_recv(cx));
-        self.ended = !matches!(next, Some(Some(_)));
-        Poll::Ready(match next {
-            Some(Some(piece)) => Some(Ok(Frame::data(piece))),
-            Some(None) => None,
-            None => Some(Err(broken())),
-        })
-    }
-}
-
 fn broken() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 
-async fn pump<IO: AsyncRead + AsyncWrite + Send + Unpin>(
-    mut io: IO,
-    incoming: Body,
-    outgoing: mpsc::Sender<Piece>,
+/// Writes what comes into the local end until it ends, and waits until that has said all it says. Gives it back, or takes it away.
+async fn lead<IO: AsyncRead + AsyncWrite + Unpin>(
+    leader: &Leader<IO>,
+    incoming: &mut Body,
+    said: &mut oneshot::Receiver<()>,
     no_longer: impl Future<Output = ()>,
-) -> Result<IO, IO> {
-    let (reader, writer) = tokio::io::split(&mut io);
-    let copied = async { tokio::try_join!(out_of(reader, outgoing), into(writer, incoming)).is_ok() };
+) -> Result<IO, Option<IO>> {
+    let both = async { tokio::try_join!(into(leader.local(), incoming), whole(said)).is_ok() };
     let whole = tokio::select! {
-        whole = copied => whole,
+        whole = both => whole,
         () = no_longer => false,
     };
-    if whole { Ok(io) } else { Err(io) }
-}
-
-/// From a local end into a body, until that end says no more.
-async fn out_of(mut from: impl AsyncRead + Unpin, to: mpsc::Sender<Piece>) -> io::Result<()> {
-    let mut piece = BytesMut::new();
-    loop {
-        piece.reserve(PIECE);
-        let read = tokio::select! {
-            read = from.read_buf(&mut piece) => read?,
-            () = to.closed() => return Err(broken()),
-        };
-        let next = (read > 0).then(|| piece.split().freeze());
-        let ended = next.is_none();
-        to.send(next).await.map_err(|_| broken())?;
-        if ended {
-            return Ok(());
-        }
+    match leader.take() {
+        Some(io) if whole => Ok(io),
+        io => Err(io),
     }
 }
 
+/// Until a local end has said all it says, and all of it was taken.
+async fn whole(said: &mut oneshot::Receiver<()>) -> io::Result<()> {
+    said.await.map_err(|_| broken())
+}
+
 /// From a body into a local end, until the body ends.
-async fn into(mut to: impl AsyncWrite + Unpin, mut from: Body) -> io::Result<()> {
+async fn into(mut to: impl AsyncWrite + Unpin, from: &mut Body) -> io::Result<()> {
     while let Some(frame) = from.frame().await {
         let Ok(piece) = frame.map_err(io::Error::other)?.into_data() else { continue };
         to.write_all(&piece).await?;

@@ -83,9 +83,9 @@ impl Ingress {
         connect_and_verify(line, &identity, Purpose::Ingress(PORT), appraiser).await.unwrap()
     }
 
-    async fn open(&mut self) -> (AttestedConnection<usize>, OpenStream, DuplexStream) {
+    async fn open(&mut self) -> (AttestedConnection<usize>, OpenStream<DuplexStream>, DuplexStream) {
         let connection = self.connect().await;
-        let stream = open_stream(connection.channel()).await.unwrap();
+        let mut stream = open_stream(connection.channel()).await.unwrap();
         let workload = self.workloads.recv().await.unwrap();
         (connection, stream, workload)
     }
@@ -107,9 +107,9 @@ fn bytes(seed: u8, count: usize) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_directions_come_through_whole_and_each_ends_by_itself() {
     let mut ingress = Ingress::start();
-    let (_connection, stream, workload) = ingress.open().await;
+    let (_connection, mut stream, workload) = ingress.open().await;
     let (client, near) = duplex(64 << 10);
-    let joined = tokio::spawn(stream.join(near));
+    let joined = tokio::spawn(async move { stream.join(near).await });
     let (mut client_in, mut client_out) = tokio::io::split(client);
     let (mut workload_in, mut workload_out) = tokio::io::split(workload);
     let (there, back) = (bytes(1, 5 << 20), bytes(2, 3 << 20));
@@ -141,10 +141,10 @@ async fn several_streams_of_one_connection_do_not_meet() {
     let connection = ingress.connect().await;
     let mut pairs = Vec::new();
     for number in 0..8_u8 {
-        let stream = open_stream(connection.channel()).await.unwrap();
+        let mut stream = open_stream(connection.channel()).await.unwrap();
         let workload = ingress.workloads.recv().await.unwrap();
         let (client, near) = duplex(64);
-        tokio::spawn(stream.join(near));
+        tokio::spawn(async move { stream.join(near).await });
         pairs.push((number, client, workload));
     }
     for (number, client, _) in &mut pairs {
@@ -161,9 +161,9 @@ async fn several_streams_of_one_connection_do_not_meet() {
 async fn what_breaks_off_is_no_end_on_either_side() {
     // The client goes away in the middle.
     let mut ingress = Ingress::start();
-    let (_connection, stream, mut workload) = ingress.open().await;
+    let (_connection, mut stream, mut workload) = ingress.open().await;
     let (mut client, near) = duplex(64);
-    let joined = tokio::spawn(stream.join(near));
+    let joined = tokio::spawn(async move { stream.join(near).await });
     client.write_all(b"half of it").await.unwrap();
     let mut got = [0; 10];
     workload.read_exact(&mut got).await.unwrap();
@@ -176,10 +176,10 @@ async fn what_breaks_off_is_no_end_on_either_side() {
     let mut here = ingress.server.dial();
     let line_of_the_host = tokio::spawn(async move { tokio::io::copy_bidirectional(&mut there, &mut here).await });
     let connection = ingress.connect_over(line).await;
-    let stream = open_stream(connection.channel()).await.unwrap();
+    let mut stream = open_stream(connection.channel()).await.unwrap();
     let mut workload = ingress.workloads.recv().await.unwrap();
     let (mut client, near) = duplex(64);
-    let joined = tokio::spawn(stream.join(near));
+    let joined = tokio::spawn(async move { stream.join(near).await });
     client.write_all(b"half of it").await.unwrap();
     workload.read_exact(&mut got).await.unwrap();
     line_of_the_host.abort();
@@ -212,7 +212,7 @@ async fn a_workload_that_fails_resets_its_client() {
             .await
             .unwrap();
     for answered in [false, true] {
-        let stream = match open_stream(connection.channel()).await {
+        let mut stream = match open_stream(connection.channel()).await {
             Ok(stream) => stream,
             // The reset was faster than the word that it is open.
             Err(StreamError::Broke(_)) => continue,
@@ -220,8 +220,8 @@ async fn a_workload_that_fails_resets_its_client() {
         };
         let (mut client, near) = duplex(1 << 10);
         let broken = if answered {
-            let (from, to) = tokio::io::split(near);
-            timeout(WAIT, stream.until_answered(from, to)).await.unwrap().is_err()
+            let (_kept, from) = duplex(1);
+            timeout(WAIT, stream.until_answered(from, near)).await.unwrap().is_err()
         } else {
             timeout(WAIT, stream.join(near)).await.unwrap().is_err()
         };
@@ -262,7 +262,7 @@ mod failing {
 async fn nobody_has_a_stream_who_asked_for_no_evidence() {
     let mut ingress = Ingress::start();
     let raw = Raw::connect(&ingress.server, Purpose::Ingress(PORT)).await;
-    let refused = open_stream(raw.channel.clone()).await.err().unwrap();
+    let refused = open_stream::<DuplexStream>(raw.channel.clone()).await.err().unwrap();
     assert!(matches!(refused, StreamError::Refused(StreamRefusal::AttestationRequired)), "{refused}");
     assert!(ingress.workloads.try_recv().is_err(), "the workload was reached all the same");
 }
@@ -273,7 +273,7 @@ async fn each_refusal_comes_as_its_word() {
     let connection = ingress.connect().await;
     for refusal in [StreamRefusal::NotAdmitted, StreamRefusal::PortClosed, StreamRefusal::TooMany] {
         *ingress.refuse.lock().unwrap() = Some(refusal);
-        match open_stream(connection.channel()).await {
+        match open_stream::<DuplexStream>(connection.channel()).await {
             Err(StreamError::Refused(found)) => assert_eq!(found, refusal),
             other => panic!("{:?}", other.map(drop)),
         }
@@ -283,9 +283,9 @@ async fn each_refusal_comes_as_its_word() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_is_slow_holds_its_writer() {
     let mut ingress = Ingress::start();
-    let (_connection, stream, mut workload) = ingress.open().await;
+    let (_connection, mut stream, mut workload) = ingress.open().await;
     let (mut client, near) = duplex(64);
-    tokio::spawn(stream.join(near));
+    tokio::spawn(async move { stream.join(near).await });
     // Nobody reads at the client's end: what is on the way is bounded by windows and pieces.
     let piece = vec![7; 64 << 10];
     let mut written = 0_usize;

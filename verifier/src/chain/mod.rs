@@ -2,6 +2,7 @@
 //!
 //! Source: AMD 57230, "VCEK Certificate and KDS Interface"; RFC 5280; RFC 4055 for RSASSA-PSS.
 
+pub(crate) mod authorities;
 mod certificate;
 mod crl;
 

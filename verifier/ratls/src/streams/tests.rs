@@ -2,8 +2,12 @@
 
 use h2::Reason;
 use http::Uri;
+use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use tokio::io::{DuplexStream, duplex};
+use tokio::{
+    io::{AsyncReadExt as _, DuplexStream, duplex},
+    sync::mpsc,
+};
 use tonic::{service::Routes, transport::Endpoint};
 
 use super::*;
@@ -44,11 +48,12 @@ impl Service<Request<Body>> for Taken {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (said, (outgoing, body)) = (self.0.clone(), body());
+        let (said, leader) = (self.0.clone(), Leader::<DuplexStream>::new());
+        let (body, _) = local::said(leader.local());
         tokio::spawn(async move {
             let (near, far) = duplex(64);
-            let ended = into(near, request.into_body()).await.is_ok();
-            drop(outgoing);
+            let ended = into(near, &mut request.into_body()).await.is_ok();
+            drop(leader);
             said.send((far, ended)).unwrap();
         });
         core::future::ready(Ok(Response::new(body)))

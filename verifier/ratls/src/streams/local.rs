@@ -1,0 +1,173 @@
+//! The local end of a stream: a body reads it, whoever leads the stream writes to it, and can take it away from both at any time.
+
+use core::{
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker, ready},
+};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::BytesMut;
+use hyper::body::{Bytes, Frame};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    sync::oneshot,
+};
+use tonic::body::Body;
+
+use super::broken;
+
+/// What is read at a time: with the head of its frame four full records of TLS.
+const PIECE: usize = 4 * (16 << 10) - 9;
+
+/// An end that several hold, for as long as there is its [`Leader`].
+pub(super) struct Local<IO>(Arc<Mutex<Held<IO>>>);
+
+/// Who gives a stream its local end. With it the local end goes, whoever else holds it.
+pub(super) struct Leader<IO>(Local<IO>);
+
+struct Held<IO> {
+    end: End<IO>,
+    /// Who reads, and waits.
+    reader: Option<Waker>,
+}
+
+enum End<IO> {
+    /// It is not there yet.
+    Awaited,
+    Here(IO),
+    /// It was taken away.
+    Gone,
+}
+
+impl<IO> Clone for Local<IO> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<IO> Leader<IO> {
+    /// Of an end that is not there yet: who reads it waits.
+    pub fn new() -> Self {
+        Self(Local(Arc::new(Mutex::new(Held { end: End::Awaited, reader: None }))))
+    }
+
+    /// The end, for others.
+    pub fn local(&self) -> Local<IO> {
+        self.0.clone()
+    }
+
+    /// Here it is.
+    pub fn put(&self, io: IO) {
+        self.0.change(End::Here(io));
+    }
+
+    /// Takes it away: whoever reads it or writes to it hears that it broke.
+    pub fn take(&self) -> Option<IO> {
+        match self.0.change(End::Gone) {
+            End::Here(io) => Some(io),
+            End::Awaited | End::Gone => None,
+        }
+    }
+}
+
+impl<IO> Drop for Leader<IO> {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+impl<IO> Local<IO> {
+    fn change(&self, to: End<IO>) -> End<IO> {
+        let mut held = self.held();
+        let was = core::mem::replace(&mut held.end, to);
+        let reader = held.reader.take();
+        drop(held);
+        reader.into_iter().for_each(Waker::wake);
+        was
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held<IO>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn written<R>(&self, write: impl FnOnce(&mut IO) -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        match &mut self.held().end {
+            End::Here(io) => write(io),
+            End::Awaited | End::Gone => Poll::Ready(Err(broken())),
+        }
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Local<IO> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut held = self.held();
+        let polled = match &mut held.end {
+            End::Here(io) => Pin::new(io).poll_read(cx, buf),
+            End::Awaited => Poll::Pending,
+            End::Gone => return Poll::Ready(Err(broken())),
+        };
+        if polled.is_pending() && !held.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+            held.reader = Some(cx.waker().clone());
+        }
+        polled
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Local<IO> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.written(|io| Pin::new(io).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.written(|io| Pin::new(io).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.written(|io| Pin::new(io).poll_shutdown(cx))
+    }
+}
+
+/// A body of what a local end says. Its end ends the body; where it breaks, or is taken away, the body breaks off.
+pub(super) struct Said<IO> {
+    from: Local<IO>,
+    piece: BytesMut,
+    /// Told when it ended as it should; nobody tells it of one that broke off.
+    whole: Option<oneshot::Sender<()>>,
+}
+
+/// The body, and what tells that it was whole: an error where it was not, or nobody took all of it.
+pub(super) fn said<IO>(from: Local<IO>) -> (Body, oneshot::Receiver<()>)
+where
+    IO: AsyncRead + Send + Unpin + 'static,
+{
+    let (whole, ended) = oneshot::channel();
+    (Body::new(Said { from, piece: BytesMut::new(), whole: Some(whole) }), ended)
+}
+
+impl<IO: AsyncRead + Unpin> hyper::body::Body for Said<IO> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let Self { from, piece, whole } = self.get_mut();
+        if whole.is_none() {
+            return Poll::Ready(None);
+        }
+        piece.reserve(PIECE);
+        let read = ready!(pin!(from.read_buf(piece)).poll(cx));
+        Poll::Ready(match read {
+            Ok(0) => {
+                let _ = whole.take().map(|whole| whole.send(()));
+                None
+            }
+            Ok(_) => Some(Ok(Frame::data(piece.split().freeze()))),
+            Err(error) => {
+                *whole = None;
+                Some(Err(error))
+            }
+        })
+    }
+}

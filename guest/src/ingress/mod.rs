@@ -16,6 +16,7 @@ use coffer_ratls::{
     AttestationService, Attester, Behind, ClientRule, ConnectionState, Identity, Purpose, ServeLimits, ServerTls,
     StreamRefusal, Streams,
 };
+use coffer_rim::sys::heap::keep_freed;
 use coffer_spec::{Ingress, IngressClients, WorkloadSpec};
 use coffer_verifier::AttestationResult;
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
@@ -58,6 +59,9 @@ pub fn open(
     logs: &Arc<LogRing>,
 ) -> Result<Vec<Arc<browsers::Certified>>, Failure> {
     let all = &spec.ingress;
+    if !all.is_empty() {
+        keep_freed();
+    }
     let share = |of: usize| (of / all.len().max(1)).max(1);
     let limits = ServeLimits { unattested: share(LIMITS.unattested), connections: share(LIMITS.connections), ..LIMITS };
     let common = Room::common(all.len());

@@ -14,7 +14,7 @@ use coffer_ratls::{
     AttestedConnection, Attester, ConnectError, Dial, ForwardError, Forwarder, Identity, IdentityError, Purpose,
     StreamError, connect_and_verify,
 };
-use coffer_rim::chain;
+use coffer_rim::{chain, sys::heap::keep_freed};
 use coffer_spec::{Peer, WorkloadSpec};
 use coffer_verifier::AttestationResult;
 use tokio::{
@@ -131,6 +131,9 @@ pub async fn open(
     attester: &Arc<dyn Attester>,
     logs: &Arc<LogRing>,
 ) -> Result<(), Failure> {
+    if !spec.peers.is_empty() {
+        keep_freed();
+    }
     let share = (STREAMS / spec.peers.len().max(1)).max(1);
     for (peer, index) in spec.peers.iter().zip(0..) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, peer.listen))

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use coffer_ratls::Identity;
 use coffer_rim::out;
+use coffer_rim::sys::heap::keep_freed;
 use coffer_runtime::ingress::{Attested, Forwarder, Peer};
 use coffer_runtime::owner_access;
 use serde_json::json;
@@ -72,6 +73,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         return Err(CliError::new(Class::Usage, message).hint("leave --json out, or name --listen ADDRESS:PORT"));
     }
     let peer = peer(args, context)?;
+    keep_freed();
     context.runtime()?.block_on(async {
         let attested = peer.connect().await?;
         match args.listen.as_deref() {

@@ -13,6 +13,7 @@ use coffer_ratls::{
     AttestationService, Behind, ClientRule, ConnectionState, Identity, Purpose, ServeLimits, ServerTls, StreamRefusal,
     Streams, serve,
 };
+use coffer_rim::sys::heap::keep_freed;
 use coffer_runtime::ingress::{Forwarder, Peer};
 use coffer_verifier::{EvidencePolicy, Pair, TrustAnchors};
 use futures_util::StreamExt as _;
@@ -56,6 +57,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if !context.json {
         eprintln!("measuring for most of a minute; figures mean something on an idle machine");
     }
+    // As both ends do, for all that is measured here.
+    keep_freed();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.class_while(Class::Internal, "starting the event loop")?;
     let platform = Platform::new()?;

@@ -1,0 +1,4 @@
+//! The only home of `unsafe` in this crate.
+#![allow(unsafe_code)]
+
+pub mod heap;

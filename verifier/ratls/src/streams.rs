@@ -19,7 +19,7 @@ use std::{io, sync::Arc, time::Duration};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
-use local::{Leader, said};
+use local::{Leader, broken, said};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::oneshot,
@@ -249,10 +249,6 @@ impl<IO: AsyncRead + Unpin> OpenStream<IO> {
         }
         said.await
     }
-}
-
-fn broken() -> io::Error {
-    io::ErrorKind::ConnectionReset.into()
 }
 
 /// Writes what comes into the local end until it ends, and waits until that has said all it says. Gives it back, or takes it away.

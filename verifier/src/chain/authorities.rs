@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Certificate, CertificateError};
+use super::certificate::{Certificate, CertificateError};
 
 /// AMD's roots and intermediates of three product lines, and those of a few simulators.
 const MOST: usize = 32;

@@ -17,8 +17,6 @@ use tokio::{
 };
 use tonic::body::Body;
 
-use super::broken;
-
 /// What is read at a time: with the head of its frame four full records of TLS.
 const PIECE: usize = 4 * (16 << 10) - 9;
 
@@ -128,6 +126,11 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Local<IO> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.written(|io| Pin::new(io).poll_shutdown(cx))
     }
+}
+
+/// What broke off has bytes missing.
+pub(super) fn broken() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
 }
 
 /// A body of what a local end says. Its end ends the body; where it breaks, or is taken away, the body breaks off.

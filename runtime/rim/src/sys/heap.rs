@@ -4,10 +4,10 @@
 
 use std::ffi::c_int;
 
-/// Bytes that are kept for the next use, of each arena.
-const KEPT: c_int = 8 << 20;
 /// Blocks below this are taken from what is kept.
 const BLOCK: c_int = 1 << 20;
+/// Bytes that are kept for the next use, of each arena: as much as the library itself would keep once a block of that size was freed.
+const KEPT: c_int = 2 * BLOCK;
 
 /// Keeps freed memory for the next use, where the kernel would get it back and clear it page by page before the next: for programs that
 /// bytes stream through, in pieces that are taken and freed all the time.

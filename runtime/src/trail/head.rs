@@ -1,10 +1,11 @@
 //! The head of a trail: what its last line must be. A file of one size that is written in place, so that a full disk has room for it; its
 //! lock is the writers'.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use coffer_rim::regular;
 use serde::{Deserialize, Serialize};
@@ -51,13 +52,23 @@ impl Head {
         }
     }
 
-    /// Opens it, and waits for whoever writes.
-    pub fn lock(folder: &Path) -> io::Result<File> {
+    /// Opens it, and waits for whoever writes, which takes a moment, and not for ever.
+    ///
+    /// # Errors
+    /// The file system's; `WouldBlock` where somebody holds it and does not let go.
+    pub fn lock(folder: &Path, patience: Duration) -> io::Result<File> {
         let path = Self::path(folder);
         let mut options = OpenOptions::new();
         let file = regular::open(options.read(true).write(true).create(true).truncate(false).mode(0o600), &path)?;
-        file.lock()?;
-        Ok(file)
+        let late = Instant::now() + patience;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if Instant::now() < late => std::thread::sleep(Duration::from_millis(2)),
+                Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
     }
 
     /// As [`Self::look`].

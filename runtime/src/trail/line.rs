@@ -154,7 +154,6 @@ impl Line {
     pub fn is_about(&self, word: &str) -> bool {
         let of_id = |id: &str| !word.is_empty() && id.starts_with(word);
         self.boxes.iter().any(|found| found.name == word || of_id(&found.id))
-            || self.names.iter().any(|name| name == word)
     }
 }
 

@@ -80,6 +80,9 @@ impl Lines {
 /// Parts that go while they are looked for.
 const MOST_GONE: u32 = 16;
 
+/// More bytes than a part gets. What is longer, holes that a file system stores as nothing say, is not read to its end.
+const MOST: u64 = 16 << 20;
+
 impl Part {
     pub fn open(folder: &Path, number: u64) -> io::Result<Self> {
         let file = regular::open(OpenOptions::new().read(true), &parts::path(folder, number))?;
@@ -103,8 +106,12 @@ impl Part {
         self.at
     }
 
-    /// The next line's bytes without its line feed; nothing where it has no end yet, which may be another's by then.
+    /// The next line's bytes without its line feed; nothing where it has no end yet, which may be another's by then, and behind what a
+    /// part gets.
     pub fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if self.at >= MOST {
+            return Ok(None);
+        }
         let mut bytes = Vec::new();
         (&mut self.file).take(LONGEST as u64 + 1).read_until(b'\n', &mut bytes)?;
         if bytes.last() == Some(&b'\n') {

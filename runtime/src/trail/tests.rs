@@ -185,6 +185,48 @@ fn a_writer_that_was_killed_leaves_a_trail_that_goes_on() {
 }
 
 #[test]
+fn lines_that_somebody_wrote_behind_the_head_are_told() {
+    let (_dir, trail) = trail();
+    let head = || fs::read(trail.folder().join("head")).unwrap();
+    trail.add(&act("1")).unwrap();
+    let first = head();
+    for number in 2..=4 {
+        trail.add(&act(&number.to_string())).unwrap();
+    }
+    // Each has the digest of the one before. One is what a writer leaves that was killed, three are more than that.
+    fs::write(trail.folder().join("head"), &first).unwrap();
+    assert_eq!(check(trail.folder()).unwrap().broken, Some(Broken::Behind { number: 3, written: 1 }));
+    let text = Broken::Behind { number: 3, written: 1 }.to_string();
+    assert!(text.contains("line 3") && text.contains("line 1"), "{text}");
+    trail.add(&act("later")).unwrap();
+    assert!(check(trail.folder()).unwrap().broken.is_some(), "whoever writes on does not cover it");
+}
+
+#[test]
+fn a_part_of_holes_and_a_head_that_is_held_keep_nobody() {
+    let (_dir, trail) = trail();
+    trail.add(&act("1")).unwrap();
+    let part = fs::OpenOptions::new().write(true).open(first_part(&trail)).unwrap();
+    // More than can be read: 2 TB, where the file system has room for a name of such a length.
+    let longest = if part.set_len(2 << 40).is_ok() { 2 << 40 } else { 4 << 30 };
+    part.set_len(longest).unwrap();
+    assert_eq!(check(trail.folder()).unwrap().broken, Some(Broken::Unreadable { number: 2 }));
+    assert_eq!(names(trail.folder()), ["1"]);
+    Lines::new(trail.folder()).unwrap();
+    trail.add(&act("2")).unwrap();
+    assert!(part.metadata().unwrap().len() < longest, "what nobody can read is cut off");
+    assert_eq!(names(trail.folder()).last().unwrap(), "2");
+
+    let head = fs::File::open(trail.folder().join("head")).unwrap();
+    head.lock().unwrap();
+    let failed = trail.clone().waiting(std::time::Duration::from_millis(20)).add(&act("3")).unwrap_err();
+    assert!(std::error::Error::source(&failed).unwrap().to_string().contains("lock"), "{failed:?}");
+    assert!(failed.hint().unwrap().contains("head"));
+    drop(head);
+    trail.add(&act("3")).unwrap();
+}
+
+#[test]
 fn parts_are_bounded_and_what_is_kept_holds_together_wherever_it_begins() {
     let dir = tempfile::tempdir().unwrap();
     let trail = Trail::small(dir.path().join("trail"), 2000, 3);

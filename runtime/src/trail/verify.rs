@@ -66,6 +66,13 @@ pub enum Broken {
         /// The oldest that is kept.
         first: u64,
     },
+    /// Behind the last line that the head knows, or the one that a writer was killed behind, there are more.
+    Behind {
+        /// The first of them.
+        number: u64,
+        /// The last that was written.
+        written: u64,
+    },
     /// Lines at the end are gone.
     Truncated {
         /// The last that is there.
@@ -89,6 +96,9 @@ impl fmt::Display for Broken {
             Self::Changed { number } => write!(f, "line {number} is not what it was when the next was written"),
             Self::Before { number, first } => {
                 write!(f, "what stands from line {number} on does not lead to line {first}, the oldest that is kept")
+            }
+            Self::Behind { number, written } => {
+                write!(f, "line {number} is none that was written here: the last of those is line {written}")
             }
             Self::Truncated { last, written } => {
                 write!(f, "lines {} to {written} are missing at the end", last.saturating_add(1))
@@ -136,6 +146,8 @@ fn follow(folder: &Path, head: Option<&Head>) -> io::Result<Checked> {
     let mut unknown = older.is_some();
     checked.first = older.unwrap_or(head.first);
     checked.last = checked.first.saturating_sub(1);
+    let oldest = head.first;
+    let mut head = head.clone();
     for number in kept {
         let mut part = Part::open(folder, number)?;
         while let Some(bytes) = part.next()? {
@@ -146,6 +158,14 @@ fn follow(folder: &Path, head: Option<&Head>) -> io::Result<Checked> {
                 Some(line) if !unknown && line.previous != checked.digest => Broken::Changed { number: checked.last },
                 Some(line) => {
                     unknown = false;
+                    if expected > head.lines.saturating_add(1) {
+                        // Written meanwhile, or not by a writer of ours.
+                        head = Head::look(folder)?.unwrap_or(head);
+                    }
+                    if expected > head.lines.saturating_add(1) {
+                        let broken = Broken::Behind { number: expected, written: head.lines };
+                        return Ok(Checked { broken: Some(broken), ..checked });
+                    }
                     (checked.last, checked.digest) = (expected, digest(&bytes));
                     if expected == head.lines && checked.digest != head.digest {
                         return Ok(Checked { broken: Some(Broken::Changed { number: expected }), ..checked });
@@ -156,8 +176,8 @@ fn follow(folder: &Path, head: Option<&Head>) -> io::Result<Checked> {
                     continue;
                 }
             };
-            let broken = if checked.first < head.first && expected <= head.first {
-                Broken::Before { number: checked.first, first: head.first }
+            let broken = if checked.first < oldest && expected <= oldest {
+                Broken::Before { number: checked.first, first: oldest }
             } else {
                 broken
             };

@@ -1,12 +1,13 @@
 //! Writes lines: one process at a time, each line whole, the head behind it.
 //!
-//! Killed between the two, the head is one line behind, which the next writer sees; killed within a line, its half is cut off by the next
+//! Killed between the two, the head is one line behind, which the next writer sees, and never two; killed within a line, its half is cut off by the next
 //! writer, who says so in a line of its own.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use coffer_rim::failure::DISK_FULL;
 use coffer_rim::{Class, Failure, regular};
@@ -27,12 +28,16 @@ const PARTS: usize = 4;
 /// Room on the disk that is taken before it is needed, so that what frees a full one can be recorded.
 const ROOM: u64 = 64 << 10;
 
+/// Many times what all who may write at once take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Where a trail lies.
 #[derive(Clone, Debug)]
 pub struct Trail {
     folder: PathBuf,
     part: u64,
     parts: usize,
+    patience: Duration,
 }
 
 /// Why a line is not written.
@@ -40,13 +45,27 @@ pub struct Trail {
 #[error("cannot record what is done in {folder}", folder = .folder.display())]
 pub struct TrailError {
     folder: PathBuf,
-    source: io::Error,
+    source: WriteError,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("another process has held the lock of its head for {} s", .0.as_secs())]
+    Held(Duration),
+    #[error(transparent)]
+    File(#[from] io::Error),
 }
 
 impl TrailError {
     /// What the operator can do.
     pub fn hint(&self) -> Option<String> {
-        (self.source.kind() == io::ErrorKind::StorageFull).then(|| DISK_FULL.into())
+        match &self.source {
+            WriteError::Held(_) => {
+                let head = self.folder.join("head");
+                Some(format!("see who holds {}, such as by `fuser -v`, end it, and try again", head.display()))
+            }
+            WriteError::File(error) => (error.kind() == io::ErrorKind::StorageFull).then(|| DISK_FULL.into()),
+        }
     }
 }
 
@@ -63,13 +82,19 @@ impl From<TrailError> for Failure {
 impl Trail {
     /// The trail in a folder, which is made with its first line.
     pub fn at(folder: PathBuf) -> Self {
-        Self { folder, part: PART, parts: PARTS }
+        Self { folder, part: PART, parts: PARTS, patience: PATIENCE }
     }
 
     /// One of small parts.
     #[cfg(test)]
     pub fn small(folder: PathBuf, part: u64, parts: usize) -> Self {
-        Self { folder, part, parts }
+        Self { folder, part, parts, patience: PATIENCE }
+    }
+
+    /// The same, waiting so long for others.
+    #[cfg(test)]
+    pub fn waiting(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Its folder.
@@ -85,12 +110,16 @@ impl Trail {
         self.try_add(act).map_err(|source| TrailError { folder: self.folder.clone(), source })
     }
 
-    fn try_add(&self, act: &Act) -> io::Result<u64> {
+    fn try_add(&self, act: &Act) -> Result<u64, WriteError> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        let file = Head::lock(&self.folder)?;
+        let file = Head::lock(&self.folder, self.patience).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => WriteError::Held(self.patience),
+            _ => error.into(),
+        })?;
         let (mut head, mended) = self.tail(&file)?;
-        if head == Head::new() {
-            // Before the first part is there: what has no line yet has lost none.
+        // Before the first part is there: what has no line yet has lost none. And before a line is written behind one that the head does
+        // not know yet: one is all that a writer who was killed leaves.
+        if head == Head::new() || Head::read(&file)?.as_ref() != Some(&head) {
             head.write(&file)?;
         }
         if !mended.is_empty() {
@@ -99,7 +128,7 @@ impl Trail {
             let details = mended;
             self.append(&file, &mut head, &Act { details, ..Act::new(MENDED, Outcome::Done) })?;
         }
-        self.append(&file, &mut head, act)
+        Ok(self.append(&file, &mut head, act)?)
     }
 
     /// What the next line follows, and what was not as it should be.
@@ -130,12 +159,15 @@ impl Trail {
         }
         let mut part = Part::open(&self.folder, head.part)?;
         part.seek(head.size)?;
-        let mut foreign = 0_u64;
+        let (mut foreign, mut behind) = (0_u64, 0_u64);
         while let Some(bytes) = part.next()? {
             match Line::read(&bytes) {
                 Some(line)
-                    if !known || (line.number, &*line.previous) == (head.lines.saturating_add(1), &head.digest) =>
+                    if !known
+                        || behind == 0
+                            && (line.number, &*line.previous) == (head.lines.saturating_add(1), &head.digest) =>
                 {
+                    behind += 1;
                     (head.lines, head.digest) = (line.number, digest(&bytes));
                 }
                 _ => foreign += 1,

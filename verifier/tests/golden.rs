@@ -206,6 +206,41 @@ fn hcl_blobs_bind_their_runtime_data_and_name_the_key_that_signed_the_quote() {
     key.verify(algorithm, &field("message"), &field("signature")).unwrap();
 }
 
+/// Nothing signs the words around the report: its length, kind and state, and of the runtime data its length, kind and hash.
+#[test]
+fn what_an_hcl_blob_says_unsigned_is_refused_when_it_is_altered_or_shown_to_nobody() {
+    let Some(root) = root() else { return };
+    for name in ["milan-v2-azure-hcl", "genoa-v3-azure-hcl"] {
+        let folder = root.join(name);
+        let bytes = read(&folder, "hcl.bin");
+        let blob = HclBlob::parse(&bytes).unwrap();
+        let all = endorsements(&folder);
+        // Words of the header, and of the runtime data's.
+        for byte in (0..0x20).chain(0x4c0..0x4d4) {
+            for bit in 0..8 {
+                let mut other = bytes.clone();
+                other[byte] ^= 1 << bit;
+                let Ok(altered) = HclBlob::parse(&other) else { continue };
+                let expected = altered.expected_report_data();
+                if altered != blob {
+                    let refused =
+                        verify(altered.report(), &all, &TrustAnchors::amd(), &expected, &CrlPolicy::Required, at(NOW));
+                    assert_eq!(
+                        refused.unwrap_err().reason().code,
+                        "runtime-data",
+                        "{name}: bit {bit} of byte {byte:#x}"
+                    );
+                    assert!((0x4cc..0x4d0).contains(&byte), "{name}: bit {bit} of byte {byte:#x} is shown");
+                }
+            }
+        }
+        // Behind the runtime data there is room, which says nothing.
+        let mut other = bytes.clone();
+        *other.last_mut().unwrap() = 1;
+        assert!(HclBlob::parse(&other).is_err(), "{name}");
+    }
+}
+
 #[test]
 fn evidence_survives_a_cmw_record() {
     let Some(root) = root() else { return };

@@ -123,3 +123,12 @@ async fn strangers_that_wait_for_an_answer_keep_nobody_waiting() {
         assert!(matches!(&end, Err(coffer_kbs_client::ClientError::Refused { .. })), "{end:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_never_answers_keeps_no_broker_from_starting_nor_a_guest_from_its_secret() {
+    let service = Service::start(installation(), unix(), |_, _| Some(Reply::Hang)).await;
+    let guest = Guest::usual();
+    let kbs = broker(&service, &guest).await;
+    assert_eq!(service.asked(""), 0, "nothing is asked before there is a guest");
+    assert_eq!(ask(&kbs.connect(guest.clone()).await.unwrap(), PATH).await.unwrap(), VALUE);
+}

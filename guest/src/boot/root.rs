@@ -49,11 +49,16 @@ pub fn lay_over(lower: &str, bytes: u64) -> Result<(), Failure> {
     for name in ["upper", "work"] {
         std::fs::create_dir(format!("{layer}/{name}")).or_fail(Code::Internal, name)?;
     }
+    let mut marks = "";
     if lower != LOWER {
         std::os::unix::fs::symlink(lower, LOWER).or_fail(Code::Internal, LOWER)?;
+        // In a user namespace nobody may write the overlay's own marks: of a folder that was removed and made anew nothing else says that
+        // the image's is not below it. A tmpfs has these from Linux 6.6 on; before, making it anew fails.
+        marks = ",userxattr";
     }
     // What is in the upper folder is there whole, so that it can be read without the image. `nofollow` is what a user namespace may say of
     // redirects; none is made either.
-    let layers = format!("lowerdir={lower},upperdir={UPPER},workdir={layer}/work,redirect_dir=nofollow,metacopy=off");
+    let layers =
+        format!("lowerdir={lower},upperdir={UPPER},workdir={layer}/work,redirect_dir=nofollow,metacopy=off{marks}");
     at("overlay", ROOT, "overlay", MountFlags::NODEV, &layers)
 }

@@ -2,7 +2,8 @@
 //!
 //! What the workload wrote lies in the upper folder of an overlay, whole ([`crate::boot::root`]). What it took away is what the image has and
 //! the root has not: no mark of the overlay's is read, which only the machine's root could see.
-//! Source: Linux Documentation/filesystems/overlayfs.rst.
+//! However deep folders lie in each other, one of each layer is open: each is found by its path, below the layer's top and through no link.
+//! Source: Linux Documentation/filesystems/overlayfs.rst; openat2(2).
 
 use std::{
     collections::VecDeque,
@@ -13,7 +14,7 @@ use std::{
 
 use coffer_spec::Mount;
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, readlinkat, statat},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, readlinkat, statat},
     io::Errno,
     mount::{OpenTreeFlags, open_tree},
 };
@@ -24,9 +25,7 @@ use super::{
 };
 use crate::boot::root::{LOWER, ROOT, UPPER};
 
-/// Folders within folders.
-const DEEPEST: usize = 256;
-/// Longest target of a link.
+/// Bytes of the longest path or target of a link, with its end: PATH_MAX. What lies deeper nobody could name.
 const LONGEST_PATH: usize = 4096;
 /// Files that each box has of its own, and writes at each start.
 const NAMES: [&[u8]; 3] = [b"etc/hostname", b"etc/hosts", b"etc/resolv.conf"];
@@ -61,9 +60,7 @@ impl Layers {
     /// # Errors
     /// Either side's.
     pub(super) fn root(&self, sink: impl Sink) -> io::Result<u64> {
-        let mut walk = Walk::new(sink, true);
-        walk.folder(&self.root, None, 0)?;
-        walk.end()
+        Walk::new(sink, &self.root, None).all()
     }
 
     /// Tells of what the root has that its image has not, and of what it has not.
@@ -76,55 +73,123 @@ impl Layers {
 }
 
 fn changes(upper: &OwnedFd, lower: &OwnedFd, root: &OwnedFd, sink: impl Sink) -> io::Result<u64> {
-    let mut walk = Walk::new(sink, false);
-    walk.folder(upper, Some(Below { lower, root }), 0)?;
-    walk.end()
+    Walk::new(sink, upper, Some(Below { lower, root })).all()
 }
 
 /// The same folder elsewhere.
 #[derive(Clone, Copy)]
-struct Below<'a> {
+struct Below<F> {
     /// In the image.
-    lower: &'a OwnedFd,
+    lower: F,
     /// In the root as it is.
-    root: &'a OwnedFd,
+    root: F,
 }
 
-struct Walk<S> {
+/// A folder that is open.
+struct Here {
+    upper: OwnedFd,
+    below: Option<Below<OwnedFd>>,
+}
+
+/// A folder on the way.
+struct Level {
+    names: std::vec::IntoIter<CString>,
+    /// It is in the image too.
+    both: bool,
+    /// Bytes of the path to what it lies in.
+    before: usize,
+}
+
+struct Walk<'a, S> {
     sink: S,
-    /// All of a root, and no differences.
-    all: bool,
+    upper: &'a OwnedFd,
+    /// Where there are differences to tell of; else it is all of a root.
+    below: Option<Below<&'a OwnedFd>>,
     path: Vec<u8>,
     /// Folders on the way that were not told of: one is if something in it is.
     held: VecDeque<Item>,
     left_out: u64,
 }
 
-impl<S: Sink> Walk<S> {
-    fn new(sink: S, all: bool) -> Self {
-        Self { sink, all, path: Vec::new(), held: VecDeque::new(), left_out: 0 }
+impl<'a, S: Sink> Walk<'a, S> {
+    fn new(sink: S, upper: &'a OwnedFd, below: Option<Below<&'a OwnedFd>>) -> Self {
+        Self { sink, upper, below, path: Vec::new(), held: VecDeque::new(), left_out: 0 }
     }
 
-    fn end(mut self) -> io::Result<u64> {
+    /// Goes everywhere; gives how much was left out.
+    fn all(mut self) -> io::Result<u64> {
+        let (mut levels, mut here) = (Vec::new(), None);
+        let top = self.open(self.below.is_some())?;
+        levels.push(Level { names: names(&top.upper)?.into_iter(), both: top.below.is_some(), before: 0 });
+        here.replace(top);
+        while let Some(level) = levels.last_mut() {
+            let both = level.both;
+            let Some(name) = level.names.next() else {
+                let before = level.before;
+                if both {
+                    self.deleted(here.as_ref())?;
+                }
+                self.let_go();
+                levels.pop();
+                self.path.truncate(before);
+                here = None;
+                continue;
+            };
+            if here.is_none() {
+                here = self.open_again(both)?;
+            }
+            let before = self.enter(&name);
+            // A folder that went away meanwhile, or that is another thing by now, has nothing in it.
+            let within = match &here {
+                Some(_) if self.path.len() >= LONGEST_PATH => {
+                    self.left_out += 1;
+                    None
+                }
+                Some(folder) => self.one(folder, &name).or_else(gone)?,
+                None => None,
+            };
+            match within.map(|both| self.open(both)).transpose().or_else(gone)? {
+                Some(folder) => {
+                    let both = folder.below.is_some();
+                    levels.push(Level { names: names(&folder.upper)?.into_iter(), both, before });
+                    here = Some(folder);
+                }
+                None => {
+                    self.let_go();
+                    self.path.truncate(before);
+                }
+            }
+        }
         self.sink.end()?;
         Ok(self.left_out)
     }
 
-    fn folder(&mut self, upper: &OwnedFd, below: Option<Below<'_>>, depth: usize) -> io::Result<()> {
-        if depth == DEEPEST {
-            return Err(io::Error::other("folders lie too deep in each other"));
+    /// Where the folder at the path is held still, nothing in it was told of.
+    fn let_go(&mut self) {
+        if self.held.back().is_some_and(|held| held.path == self.path) {
+            self.held.pop_back();
         }
-        for name in names(upper)? {
-            let length = self.enter(&name);
-            match self.one(upper, &name, below, depth) {
-                Ok(()) => {}
-                // It went away meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-            self.path.truncate(length);
-        }
-        let Some(Below { lower, root }) = below else { return Ok(()) };
+    }
+
+    /// The folder at the path; `both`: in the image and in the root as well.
+    fn open(&self, both: bool) -> io::Result<Here> {
+        let open = |top: &OwnedFd| Ok::<_, io::Error>(open_below(top, &self.path)?);
+        let below = self.below.filter(|_| both);
+        let below = below.map(|below| Ok::<_, io::Error>(Below { lower: open(below.lower)?, root: open(below.root)? }));
+        Ok(Here { upper: open(self.upper)?, below: below.transpose()? })
+    }
+
+    /// The same once more; nothing where it went away meanwhile.
+    fn open_again(&self, both: bool) -> io::Result<Option<Here>> {
+        self.open(both).map(Some).or_else(gone)
+    }
+
+    /// Tells of what the image has in a folder, and the root has not.
+    fn deleted(&mut self, here: Option<&Here>) -> io::Result<()> {
+        let again = if here.is_none() { self.open_again(true)? } else { None };
+        let Some(Below { lower, root }) = here.or(again.as_ref()).and_then(|here| here.below.as_ref()) else {
+            return Ok(());
+        };
         for name in names(lower)? {
             if found(root, &name)?.is_none() {
                 let length = self.enter(&name);
@@ -145,9 +210,11 @@ impl<S: Sink> Walk<S> {
         length
     }
 
-    fn one(&mut self, upper: &OwnedFd, name: &CStr, below: Option<Below<'_>>, depth: usize) -> io::Result<()> {
+    /// Tells of what is at the path; of a folder, gives whether it is one in the image too.
+    fn one(&mut self, here: &Here, name: &CStr) -> io::Result<Option<bool>> {
+        let upper = &here.upper;
         let stat = statat(upper, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let was = below.map(|below| found(below.lower, name)).transpose()?.flatten();
+        let was = here.below.as_ref().map(|below| found(&below.lower, name)).transpose()?.flatten();
         let change = if was.is_some() { Change::Changed } else { Change::Added };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
@@ -159,19 +226,7 @@ impl<S: Sink> Walk<S> {
                 } else {
                     self.send(item)?;
                 }
-                let depth = depth + 1;
-                match (both, below) {
-                    (Some(_), Some(below)) => {
-                        let (lower, root) = (open_folder(below.lower, name)?, open_folder(below.root, name)?);
-                        self.folder(&folder, Some(Below { lower: &lower, root: &root }), depth)?;
-                    }
-                    _ => self.folder(&folder, None, depth)?,
-                }
-                // Where it is held still, nothing in it was told of.
-                if self.held.back().is_some_and(|held| held.path == self.path) {
-                    self.held.pop_back();
-                }
-                Ok(())
+                Ok(Some(both.is_some()))
             }
             FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -181,18 +236,23 @@ impl<S: Sink> Walk<S> {
                     return Err(io::ErrorKind::NotFound.into());
                 }
                 let item = self.item(change, What::Nothing, Some(&stat), &file)?;
-                self.send(Item { what: What::File(file.into()), ..item })
+                self.send(Item { what: What::File(file.into()), ..item })?;
+                Ok(None)
             }
             FileType::Symlink => {
                 let target = readlinkat(upper, name, Vec::with_capacity(LONGEST_PATH))?.into_bytes();
-                self.tell(change, What::Link(target), Some(&stat))
+                self.tell(change, What::Link(target), Some(&stat))?;
+                Ok(None)
             }
-            FileType::Fifo => self.tell(change, What::Pipe, Some(&stat)),
+            FileType::Fifo => {
+                self.tell(change, What::Pipe, Some(&stat))?;
+                Ok(None)
+            }
             // How an overlay marks what is gone.
-            FileType::CharacterDevice if stat.st_rdev == 0 => Ok(()),
+            FileType::CharacterDevice if stat.st_rdev == 0 => Ok(None),
             _ => {
                 self.left_out += 1;
-                Ok(())
+                Ok(None)
             }
         }
     }
@@ -204,7 +264,7 @@ impl<S: Sink> Walk<S> {
             path == self.path || path.strip_prefix(self.path.as_slice()).is_some_and(|rest| rest.starts_with(b"/"))
         };
         let same = |was: &Stat| (was.st_mode, was.st_uid, was.st_gid) == (stat.st_mode, stat.st_uid, stat.st_gid);
-        !self.all && was.map_or_else(|| Mount::OWN.into_iter().any(own), same)
+        self.below.is_some() && was.map_or_else(|| Mount::OWN.into_iter().any(own), same)
     }
 
     fn item(&self, change: Change, what: What, stat: Option<&Stat>, file: &OwnedFd) -> io::Result<Item> {
@@ -226,6 +286,18 @@ impl<S: Sink> Walk<S> {
         self.left_out += u64::from(!self.sink.take(item)?);
         Ok(())
     }
+}
+
+/// Nothing, of what went away meanwhile.
+fn gone<T>(error: io::Error) -> io::Result<Option<T>> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(error) }
+}
+
+/// The folder at a path below another; nothing leads out of that one on the way.
+fn open_below(top: &OwnedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let path = if path.is_empty() { &b"."[..] } else { path };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(top, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
 fn open_folder(at: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
@@ -330,8 +402,37 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         write(top.path(), &["etc/hosts", "etc/passwd", "proc/x"]);
         let mut told = Vec::new();
-        let mut walk = Walk::new(Told(Some(&mut told)), true);
-        walk.folder(&folder(top.path()), None, 0).unwrap();
+        Walk::new(Told(Some(&mut told)), &folder(top.path()), None).all().unwrap();
         assert_eq!(told, ["A etc", "A etc/passwd", "A proc", "A proc/x"]);
+    }
+
+    #[test]
+    fn folders_deeper_than_there_are_descriptors_are_told_and_what_nobody_could_name_is_counted() {
+        let top = tempfile::tempdir().unwrap();
+        let [lower, upper, root] = ["lower", "upper", "root"].map(|name| folder(&top.path().join(name)));
+        // A path of 4,095 bytes has 2,048 names of one letter; there is one more.
+        let (mut both, mut at) = (Vec::new(), [&lower, &upper, &root].map(|layer| layer.try_clone().unwrap()));
+        for level in 0..2049 {
+            for layer in &mut at {
+                rustix::fs::mkdirat(&*layer, "d", Mode::RWXU).unwrap();
+                *layer = open_folder(&*layer, c"d").unwrap();
+            }
+            both.push("d");
+            if level == 1000 {
+                openat(&at[1], "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+                openat(&at[0], "gone", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+            }
+        }
+        let mut told = Vec::new();
+        let left = changes(&upper, &lower, &root, Told(Some(&mut told))).unwrap();
+        assert_eq!(left, 1);
+        let deep = both[..1001].join("/");
+        assert_eq!(told.len(), 1003, "the folders on the way, and two things in the last of them");
+        assert_eq!(told[1001..], [format!("A {deep}/file"), format!("D {deep}/gone")]);
+        let mut all = Vec::new();
+        assert_eq!(Walk::new(Told(Some(&mut all)), &root, None).all().unwrap(), 1);
+        assert_eq!(all.len(), 2048);
+        // Deeper than it could be removed by holding each.
+        assert!(std::process::Command::new("rm").arg("-r").arg(top.path()).status().unwrap().success());
     }
 }

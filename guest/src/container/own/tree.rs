@@ -159,7 +159,7 @@ impl<W: Write> Sink for Tar<W> {
 /// Longest list of names, and longest value (XATTR_LIST_MAX, XATTR_SIZE_MAX).
 const LONGEST: usize = 64 << 10;
 
-/// What goes into an image: capabilities of files, and attributes that are their owner's.
+/// What goes into an image: capabilities of files, and attributes that are their owner's. Marks of the overlay's are of this box alone.
 pub(super) fn attributes(file: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut list = vec![0; LONGEST];
     let length = match rustix::fs::flistxattr(file, &mut list) {
@@ -169,7 +169,8 @@ pub(super) fn attributes(file: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u
     };
     let mut all = Vec::new();
     for name in list.get(..length).unwrap_or_default().split(|byte| *byte == 0) {
-        if name == b"security.capability" || name.starts_with(b"user.") {
+        let of_overlay = name.starts_with(b"user.overlay.");
+        if name == b"security.capability" || name.starts_with(b"user.") && !of_overlay {
             let mut value = vec![0; LONGEST];
             let length = rustix::fs::fgetxattr(file, name, &mut value)?;
             value.truncate(length);

@@ -10,6 +10,7 @@ use coffer_rim::file::write_private;
 use coffer_spec::{Act, Document, Scratch};
 
 use super::identity::{LaunchIdentity, UncheckedIdBlock};
+use super::leftovers::Making;
 use super::measure::measurement;
 use super::volumes::VolumeError;
 use super::{
@@ -181,6 +182,7 @@ impl Engine {
 
         let id = BoxId::random();
         let folder = self.home()?.box_folder(&id);
+        let making = Making::of(self.home()?).class_while(Class::Config, "cannot lock the folder of boxes")?;
         private_folder(&folder)?;
         let mut record = described.record(id, isolation, request.remove, signed.is_some(), timings);
         record.options.labels = request.labels;
@@ -206,6 +208,7 @@ impl Engine {
             let _ = std::fs::remove_dir_all(&folder);
             return recorded;
         }
+        drop(making);
         // The box is there, whatever comes of this.
         match (self.make_room(&[]), progress) {
             (Ok(names), Some(progress)) if !names.is_empty() => progress(Progress::ImagesRemoved { names: &names }),

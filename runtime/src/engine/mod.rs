@@ -46,6 +46,7 @@ mod window;
 
 mod events;
 mod inspect;
+mod leftovers;
 mod list;
 mod prune;
 mod remove;

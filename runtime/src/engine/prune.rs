@@ -35,7 +35,8 @@ impl Engine {
         failed.map_or(Ok(boxes), Err)
     }
 
-    /// Removes them. One that somebody else starts or removes meanwhile is left to them.
+    /// Removes them, and what is left of boxes whose creation or removal was killed. One that somebody else starts or removes meanwhile
+    /// is left to them.
     ///
     /// # Errors
     /// [`RemoveError`]; what was removed before it is gone.
@@ -53,6 +54,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
+        pruned.bytes += self.remove_leftovers()?;
         Ok(pruned)
     }
 }
@@ -68,7 +70,7 @@ impl Engine {
 }
 
 /// Bytes of the disk that the files of a box's folder take. It has no folders of its own.
-fn disk_bytes(folder: &Path) -> u64 {
+pub(super) fn disk_bytes(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     files.filter_map(|file| file.metadata().ok()).map(|found| found.blocks() * 512).sum()

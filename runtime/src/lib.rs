@@ -15,6 +15,7 @@ pub mod state;
 pub mod trail;
 
 pub mod binds;
+pub mod changes;
 pub mod image_settings;
 pub mod images;
 pub mod networks;

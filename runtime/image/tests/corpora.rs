@@ -45,3 +45,19 @@ fn no_archive_of_the_corpus_or_near_it_leaves_half_an_image() {
     }
     assert_eq!(loaded, 3, "images of both kinds, one of them compressed");
 }
+
+#[test]
+fn no_instruction_of_the_corpus_or_near_it_makes_an_image_that_cannot_be_read() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/change");
+    let (mut seed, mut taken) = (0xC4A6E, 0);
+    for file in fs::read_dir(corpus).unwrap().flatten() {
+        let data = fs::read(file.path()).unwrap();
+        let changes = vec![String::from_utf8(data.clone()).unwrap()];
+        taken += usize::from(coffer_image::archive::Commit { changes, ..Default::default() }.check().is_ok());
+        archive_exercise::change(&data);
+        for _ in 0..60 {
+            archive_exercise::change(&mutate(&data, &mut seed));
+        }
+    }
+    assert!(taken >= 6, "{taken} are instructions");
+}

@@ -4,6 +4,8 @@
 //! ([`coffer_vmm::net::switch`]) holds every box to its own, outside the guests.
 //! Trusts: the home, which is the operator's alone. Never: touches an interface, a table or a namespace of the host's.
 
+mod host;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -15,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::home::{HomeError, private_folder};
 use crate::{Class, Failure};
+
+pub use host::host_network;
 
 /// A network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +191,14 @@ pub enum NetworkError {
         /// The network.
         name: Name,
     },
+    /// The name means something else to boxes of the network.
+    #[error("{alias} is no further name for a box: {why}")]
+    Alias {
+        /// The name.
+        alias: Name,
+        /// What it means.
+        why: String,
+    },
     /// Nothing comes in there.
     #[error("a port is published, and network {0} lets nobody in")]
     NoIngress(Name),
@@ -197,7 +209,11 @@ impl NetworkError {
     pub const fn class(&self) -> Class {
         match self {
             Self::Unknown(_) => Class::NotFound,
-            Self::Reserved(_) | Self::Subnet { .. } | Self::NotThere { .. } | Self::NoIngress(_) => Class::Usage,
+            Self::Reserved(_)
+            | Self::Subnet { .. }
+            | Self::NotThere { .. }
+            | Self::Alias { .. }
+            | Self::NoIngress(_) => Class::Usage,
             _ => Class::Config,
         }
     }
@@ -220,6 +236,7 @@ impl NetworkError {
             Self::NoCard(_) => {
                 "make the box with --network, under an isolation that has cards (docs/network.md)".into()
             }
+            Self::Alias { .. } => "name it otherwise, with no dot say".into(),
             Self::NoIngress(_) => "publish nothing, or make a network with --isolation custom and --ingress".into(),
             Self::Lock(_)
             | Self::Exists(_)
@@ -292,6 +309,28 @@ pub fn choose_subnet(asked: Option<Subnet>, all: &[NetworkRecord]) -> Result<Sub
         Some(other) => Err(NetworkError::Overlaps { subnet, other: other.subnet, name: other.name.clone() }),
         None => Ok(subnet),
     }
+}
+
+/// Refuses further names of a box that mean something else to the boxes of a network. `all`: every network.
+///
+/// # Errors
+/// [`NetworkError::Alias`].
+pub fn check_aliases(aliases: &[Name], all: &[NetworkRecord]) -> Result<(), NetworkError> {
+    for alias in aliases {
+        let text = alias.as_str().to_ascii_lowercase();
+        let behind = |name: &Name| {
+            text.strip_suffix(&name.as_str().to_ascii_lowercase()).is_some_and(|rest| rest.ends_with('.'))
+        };
+        let why = if text == "localhost" || text.ends_with(".localhost") {
+            "each box is that to itself".to_owned()
+        } else if let Some(network) = all.iter().find(|network| behind(&network.name)) {
+            format!("names that end so are those of network {}", network.name)
+        } else {
+            continue;
+        };
+        return Err(NetworkError::Alias { alias: alias.clone(), why });
+    }
+    Ok(())
 }
 
 /// The address that was asked for, or a free one. `taken`: addresses in the network, and whose they are.
@@ -371,6 +410,25 @@ pub(crate) mod tests {
         }
         let full: Vec<_> = (0..=255).map(|third| network("n", &format!("10.89.{third}.0/24"))).collect();
         assert!(matches!(choose_subnet(None, &full), Err(NetworkError::NoSubnet)));
+    }
+
+    #[test]
+    fn a_further_name_means_nothing_else() {
+        let all = [network("app", "10.89.0.0/24"), network("back", "10.89.1.0/24")];
+        let check = |alias: &str| check_aliases(&["fine".parse().unwrap(), alias.parse().unwrap()], &all);
+        for alias in ["db", "db.other", "app", "myapp", "local", "a.b"] {
+            check(alias).unwrap();
+        }
+        for (alias, why) in [
+            ("localhost", "itself"),
+            ("LocalHost", "itself"),
+            ("db.localhost", "itself"),
+            ("db.back", "network back"),
+            ("a.db.BACK", "network back"),
+        ] {
+            let refused = check(alias).unwrap_err();
+            assert!(refused.to_string().contains(why) && refused.hint().is_some(), "{refused}");
+        }
     }
 
     #[test]

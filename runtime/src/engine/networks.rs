@@ -188,6 +188,7 @@ impl Engine {
         let guard = self.networks_guard()?;
         let state = self.state()?;
         let network = named(&state, name)?;
+        networks::check_aliases(&wish.aliases, &state.networks()?)?;
         let address = choose_address(&network, wish.address, &state.addresses_in(name)?)?;
         let place = BoxNetwork { name: name.clone(), address, aliases: wish.aliases.clone() };
         Ok(Placed { card: networks::card(&network, address), place, _guard: guard })
@@ -215,6 +216,7 @@ impl Engine {
             let guard = self.networks_guard()?;
             let state = self.state()?;
             let (network, record) = (named(&state, name)?, state.find(word)?);
+            networks::check_aliases(&wish.aliases, &state.networks()?)?;
             let (options, holder) = (&record.options, record.name.clone());
             if !options.card {
                 return Err(NetworkError::NoCard(holder).into());

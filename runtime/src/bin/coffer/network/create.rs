@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use coffer_rim::foreign;
 use coffer_runtime::engine::NetworkRequest;
-use coffer_runtime::networks::NetworkIsolation;
+use coffer_runtime::networks::{NetworkIsolation, host_network};
 use coffer_vmm::net::switch::{Rule, Rules, Subnet};
 use serde_json::json;
 
@@ -87,6 +88,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         labels: labels(&args.label)?,
     };
     let network = context.engine()?.create_network(request).map_err(error::of)?;
+    if let Some((range, interface)) = host_network(network.subnet) {
+        eprintln!(
+            "coffer: warning: this host is in {range} itself ({}): boxes of {} do not reach those machines",
+            foreign(&interface),
+            network.name
+        );
+    }
     if context.json {
         println!("{}", json!({ "name": network.name.as_str(), "subnet": network.subnet }));
     } else {

@@ -16,18 +16,7 @@ pub enum KillError {
     /// Nothing of it runs.
     #[error("cannot kill box {0}: it is not running")]
     NotRunning(String),
-    /// Its workload hears nothing until it goes on.
-    #[error("box {0} is paused")]
-    Paused(String),
-    /// Its spec leaves the host the end and no more.
-    #[error("the spec of {name} lets its host stop it, and send no other signal than that takes (host-may-not:{act})")]
-    HostMayNot {
-        /// Which box.
-        name: String,
-        /// What the host would have to be let do.
-        act: Act,
-    },
-    /// It does not end.
+    /// It does not end, or takes no such signal.
     #[error(transparent)]
     Stop(#[from] StopError),
     /// Its spec, or its agent.
@@ -41,8 +30,6 @@ impl Fault for KillError {
             Self::Open(error) => error.class(),
             // Docker's 1: there is no such running box.
             Self::NotRunning(_) => Class::NotFound,
-            Self::Paused(_) => Class::Config,
-            Self::HostMayNot { .. } => Class::Refused,
             Self::Stop(error) => error.class(),
             Self::Agent(failure) => failure.class(),
         }
@@ -52,8 +39,6 @@ impl Fault for KillError {
         match self {
             Self::Open(error) => error.hint(),
             Self::NotRunning(_) => Some(Hint::ListBoxes),
-            Self::Paused(name) => Some(Hint::UnpauseBox { name: name.clone() }),
-            Self::HostMayNot { .. } => Some(Hint::KillOrStop),
             Self::Stop(error) => error.hint(),
             Self::Agent(failure) => Fault::hint(failure),
         }
@@ -79,23 +64,14 @@ impl Engine {
             return Ok(());
         }
         match record.state {
-            BoxState::Paused => return Err(KillError::Paused(record.name)),
+            BoxState::Paused => return Err(StopError::Paused(record.name).into()),
             BoxState::Restarting => return Err(KillError::NotRunning(record.name)),
             _ => {}
         }
-        let document = self.document(&record)?;
-        let act = Act::of_signal(signal, document.spec().process.stop_signal);
-        if !document.spec().host_may.allows(act) {
-            return Err(KillError::HostMayNot { name: record.name, act });
+        if self.may_signal(&record, signal)? == Act::Stop {
+            return Ok(self.signal_to_stop(&record, signal).await?);
         }
         let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
-        if act != Act::Stop {
-            return Ok(agent::signal(&folder, signal).await?);
-        }
-        // Before it is sent: its supervisor may see its end sooner than we the answer.
-        self.state()?.about_to_signal(&record.id).map_err(OpenError::from)?;
-        let sent = agent::signal(&folder, signal).await;
-        self.state()?.signalled(&record.id, sent.is_ok()).map_err(OpenError::from)?;
-        Ok(sent?)
+        Ok(agent::signal(&folder, signal).await?)
     }
 }

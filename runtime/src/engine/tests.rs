@@ -148,6 +148,29 @@ async fn a_prune_takes_what_does_not_run_and_leaves_what_is_being_started() {
 }
 
 #[tokio::test]
+async fn a_prune_takes_the_folder_of_a_box_that_nobody_recorded_unless_one_is_being_made() {
+    let (_dir, engine) = engine();
+    let kept = recorded(&engine, "kept");
+    let home = engine.home().unwrap();
+    let [left, held] = [crate::BoxId::random(), crate::BoxId::random()].map(|id| home.box_folder(&id));
+    for folder in [&left, &held, &home.boxes().join("none-of-ours")] {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join("workload.toml"), [7; 10_000]).unwrap();
+    }
+    let lock = crate::lock::BoxLock::take(&held).unwrap();
+    let making = leftovers::Making::of(home).unwrap();
+    assert_eq!(engine.prune(&[]).await.unwrap(), Pruned::default());
+    assert!(left.exists(), "it may get its record yet");
+    drop(making);
+    assert!(engine.prune(&[]).await.unwrap().bytes >= 10_000);
+    assert!(!left.exists() && held.exists() && home.box_folder(&kept.id).exists());
+    assert!(home.boxes().join("none-of-ours").exists());
+    drop(lock);
+    engine.prune(&[]).await.unwrap();
+    assert!(!held.exists());
+}
+
+#[tokio::test]
 async fn who_waits_gets_the_code_of_the_last_run_and_nobody_waits_for_what_does_not_run() {
     let (_dir, engine) = engine();
     let record = recorded(&engine, "web");
@@ -172,7 +195,7 @@ async fn a_signal_goes_to_what_runs_and_hears_and_is_the_hosts_to_send() {
     let _lock = crate::lock::BoxLock::take(&engine.home().unwrap().box_folder(&record.id)).unwrap();
     started(&engine, &record, unix_ms());
     engine.state().unwrap().set_paused(&record.id, true).unwrap();
-    assert!(matches!(engine.kill("web", 1).await, Err(KillError::Paused(_))));
+    assert!(matches!(engine.kill("web", 1).await, Err(KillError::Stop(StopError::Paused(_)))));
 }
 
 #[tokio::test]

@@ -38,6 +38,10 @@ impl State {
         if !options.labels.is_empty() {
             act.details.insert("labels".into(), json!(options.labels));
         }
+        if matches!(action, "box.start" | "box.die") && !options.networks.is_empty() {
+            let names: Vec<_> = options.networks.iter().map(|place| place.name.as_str()).collect();
+            act.details.insert("networks".into(), names.into());
+        }
         act.details.extend(details);
         self.trail.add(&act)?;
         Ok(())

@@ -15,6 +15,8 @@ const TUNSETIFF: libc::c_ulong = 0x4004_54CA;
 const TUNSETCARRIER: libc::c_ulong = 0x4004_54E2;
 const IFF_TAP: libc::c_short = 2;
 const IFF_NO_PI: libc::c_short = 0x1000;
+/// What makes one.
+pub const TUN: &str = "/dev/net/tun";
 /// In `sa_family` of a hardware address.
 const ARPHRD_ETHER: libc::sa_family_t = 1;
 
@@ -23,7 +25,7 @@ const ARPHRD_ETHER: libc::sa_family_t = 1;
 /// This thread is in that namespace meanwhile, and out of it again afterwards.
 ///
 /// # Errors
-/// The kernel's: ENOENT without /dev/net/tun, EPERM without rights over the namespace.
+/// The kernel's: ENOENT without [`TUN`], EPERM without rights over the namespace.
 pub fn tap(namespace: &OwnedFd, name: &str, mac: [u8; 6], mtu: u16) -> io::Result<File> {
     let own = File::open("/proc/thread-self/ns/net")?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -34,7 +36,7 @@ pub fn tap(namespace: &OwnedFd, name: &str, mac: [u8; 6], mtu: u16) -> io::Resul
 
 fn tap_here(name: &str, mac: [u8; 6], mtu: u16) -> io::Result<File> {
     // The card is of the namespace that opens it.
-    let tap = File::options().read(true).write(true).open("/dev/net/tun")?;
+    let tap = File::options().read(true).write(true).open(TUN)?;
     let mut request = request_for(name)?;
     request.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI;
     ask(&tap, TUNSETIFF, &mut request)?;

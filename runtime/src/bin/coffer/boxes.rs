@@ -7,6 +7,7 @@ pub mod commit;
 pub mod cp;
 pub mod create;
 pub mod diff;
+pub mod environment;
 mod event;
 pub mod events;
 pub mod exec;

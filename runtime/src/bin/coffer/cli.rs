@@ -49,6 +49,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
     };
     let mut context = Context::new(json, home, entry.exits);
     context.acts = recorded::acts;
+    context.boxes_named = recorded::boxes_named;
     let recorded = match recorded::begin(&path, entry, matches, &context) {
         Ok(recorded) => recorded,
         Err(failure) => return fail(&failure, json, entry.exits),

@@ -37,8 +37,12 @@ pub struct Context {
     failed: Arc<Mutex<Option<Class>>>,
     /// The words of every command that is recorded.
     pub acts: fn() -> Vec<String>,
+    /// The boxes among the names of a line of this act, whether there are such boxes or not.
+    pub boxes_named: fn(&str, &[String]) -> Vec<String>,
     /// What is recorded once a guest has taken what it was asked.
     taken: Arc<OnceLock<(Trail, Act)>>,
+    /// What the command turned out to be about, beside what its words name.
+    found: Arc<Mutex<Vec<String>>>,
 }
 
 impl Context {
@@ -65,7 +69,9 @@ impl Context {
             exits,
             failed: Arc::default(),
             acts: Vec::new,
+            boxes_named: |_, _| Vec::new(),
             taken: Arc::default(),
+            found: Arc::default(),
         }
     }
 
@@ -125,6 +131,16 @@ impl Context {
     /// The class of the last failure that the command has said itself.
     pub fn failed(&self) -> Option<Class> {
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The command is about these things too, which none of its words names.
+    pub fn is_about(&self, names: impl IntoIterator<Item = String>) {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
+    }
+
+    /// What it said so of.
+    pub fn found(&self) -> Vec<String> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What [`Self::taken`] records.

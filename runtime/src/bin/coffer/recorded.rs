@@ -169,6 +169,22 @@ pub fn acts() -> Vec<String> {
     all
 }
 
+/// The boxes among the names of a line.
+pub fn boxes_named(action: &str, names: &[String]) -> Vec<String> {
+    let path = action.strip_suffix(START).unwrap_or(action);
+    let named = match (about(path), path, names) {
+        // Behind a name of its own stands the image; without one there is the image alone.
+        (NewBox, _, [name, _]) => std::slice::from_ref(name),
+        // Behind the box, a name for an image.
+        (Boxes, "commit", _) => names.get(..1).unwrap_or_default(),
+        // Behind the network.
+        (Boxes, "network connect" | "network disconnect", _) => names.get(1..).unwrap_or_default(),
+        (Boxes | Program, ..) => names,
+        _ => &[],
+    };
+    named.iter().map(|word| word.split_once(':').map_or(word.as_str(), |(name, _)| name).to_owned()).collect()
+}
+
 fn collect(before: &str, entries: &'static [Entry], all: &mut Vec<String>) {
     for entry in entries {
         let path = format!("{before}{}", entry.name);
@@ -224,9 +240,7 @@ pub fn begin(path: &str, entry: &Entry, matches: &ArgMatches, context: &Context)
         act.details.insert("secrets".into(), secrets.into());
     }
     if matches!(about, Boxes | Program) {
-        // Behind the box, a name for an image.
-        let named = if path == "commit" { act.names.get(..1).unwrap_or_default() } else { &act.names };
-        let found = boxes(&home, named);
+        let found = boxes(&home, &boxes_named(path, &act.names));
         if let (Some(right), [only]) = (right(path), &found[..]) {
             act.details.extend(caller(context, only, right).map(|who| ("as".to_owned(), who.into())));
         }
@@ -255,6 +269,7 @@ impl Recorded {
             Ok(code) => came_of(*code, entry, context.failed()),
         };
         self.act.outcome = outcome;
+        self.act.names.extend(context.found());
         self.act.details.extend(status.map(|status| ("exit_code".to_owned(), Value::from(status))));
         if let Err(failure) = result {
             self.act
@@ -318,8 +333,7 @@ fn without_login(word: &str) -> String {
 /// The boxes among these words.
 fn boxes(home: &Home, words: &[String]) -> Vec<BoxRecord> {
     let Ok(state) = State::open(home) else { return Vec::new() };
-    let of = |word: &String| state.find(word.split_once(':').map_or(word.as_str(), |(name, _)| name)).ok();
-    words.iter().filter_map(of).collect()
+    words.iter().filter_map(|word| state.find(word).ok()).collect()
 }
 
 fn of_record(record: &BoxRecord) -> LineBox {
@@ -420,6 +434,25 @@ mod tests {
             ["psql", "\"note\"", "busybox", "\"web\"", "https://registry.example", "registry.example/x:1@sha256:0123"]
         {
             assert!(text.contains(word), "{word}: {text}");
+        }
+    }
+
+    #[test]
+    fn of_the_names_in_a_line_those_of_boxes_are_told_from_others() {
+        for (action, names, boxes) in [
+            ("run", &["web", "busybox"][..], &["web"][..]),
+            ("run", &["busybox"], &[]),
+            ("exec.start", &["web"], &["web"]),
+            ("stop", &["web", "db"], &["web", "db"]),
+            ("commit", &["web", "team/web:2"], &["web"]),
+            ("network connect", &["app", "web"], &["web"]),
+            ("cp", &["web:/etc", "out"], &["web", "out"]),
+            ("pull", &["web"], &[]),
+            ("volume rm", &["web"], &[]),
+            ("box.die", &[], &[]),
+        ] {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(boxes_named(action, &names), boxes, "{action}");
         }
     }
 

@@ -31,6 +31,7 @@ use tokio::time::timeout;
 use super::child::{LastWords, keep_console, keep_words, last_words, spawn, with_words};
 use super::{Capabilities, Console, End, How, Isolation, Launch, Monitor, Running};
 use crate::sys::namespaces::knows;
+pub use crate::sys::tap::TUN;
 use crate::tools::{Program, Search};
 use order::{Order, word};
 

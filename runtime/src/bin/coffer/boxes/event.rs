@@ -79,7 +79,17 @@ impl Event {
             Self { kind, action: action.clone(), word, id: id.into(), attributes, nanos: line.nanos() }
         };
         match kind {
-            "container" => line.boxes.iter().map(|LineBox { id, name }| about(id, &[("name", name)])).collect(),
+            "container" => {
+                let mut all: Vec<_> =
+                    line.boxes.iter().map(|LineBox { id, name }| about(id, &[("name", name)])).collect();
+                // A box joins its networks as it starts, and leaves them as it ends.
+                match word {
+                    "start" => drop(all.splice(..0, Self::of_its_networks(line, "connect"))),
+                    "die" => all.extend(Self::of_its_networks(line, "disconnect")),
+                    _ => {}
+                }
+                all
+            }
             // A network, and the box behind it.
             "network" if word.ends_with("connect") => {
                 let there = line.boxes.first().map_or("", |found| &found.id);
@@ -90,9 +100,33 @@ impl Event {
                 let name = line.names.get(1).map_or("", String::as_str);
                 vec![about(name, &[("name", name)])]
             }
+            // Each that went, and that it is over.
+            "network" | "volume" if word == "prune" => {
+                let gone = line.names.iter().map(|name| Self {
+                    action: "destroy".into(),
+                    word: "destroy",
+                    ..about(name, &[("name", name)])
+                });
+                gone.chain([about("", &[])]).collect()
+            }
             _ if word == "prune" || line.names.is_empty() => vec![about("", &[])],
             _ => line.names.iter().map(|name| about(name, &[("name", name)])).collect(),
         }
+    }
+
+    /// Of the networks that a box is in, as its line names them.
+    fn of_its_networks(line: &Line, word: &'static str) -> Vec<Self> {
+        let networks = line.details.get("networks").and_then(Value::as_array).into_iter().flatten();
+        let there = line.boxes.first().map_or("", |found| &found.id);
+        let of = |name: &str| Self {
+            kind: "network",
+            action: word.into(),
+            word,
+            id: name.into(),
+            attributes: Map::from_iter([("name".to_owned(), name.into()), ("container".to_owned(), there.into())]),
+            nanos: line.nanos(),
+        };
+        networks.filter_map(Value::as_str).map(of).collect()
     }
 
     /// In Docker's form.
@@ -267,6 +301,29 @@ mod tests {
         ] {
             assert_eq!(Event::of(&line(action, outcome, json!({}))), [], "{action}");
         }
+    }
+
+    #[test]
+    fn a_box_joins_its_networks_as_it_starts_and_a_prune_names_what_went() {
+        let told = |action: &str, details| -> Vec<String> {
+            let all = Event::of(&line(action, "done", details));
+            all.iter()
+                .map(|event| format!("{} {} {}", event.kind, event.action, event.id.get(..4).unwrap_or(&event.id)))
+                .collect()
+        };
+        let networks = json!({ "networks": ["app", "back"], "image": "busybox", "labels": { "a": "b" } });
+        assert_eq!(
+            told("box.start", networks.clone()),
+            ["network connect app", "network connect back", "container start abab"]
+        );
+        assert_eq!(
+            told("box.die", networks.clone()),
+            ["container die abab", "network disconnect app", "network disconnect back"]
+        );
+        let joined = &Event::of(&line("box.start", "done", networks))[0];
+        assert_eq!((&joined.attributes["container"], joined.attributes.len()), (&"ab".repeat(32).into(), 2));
+        assert_eq!(told("network prune", json!({})), ["network destroy thin", "network prune "]);
+        assert_eq!(told("volume prune", json!({})), ["volume destroy thin", "volume prune "]);
     }
 
     #[test]

@@ -50,7 +50,8 @@ struct Span {
 /// Tells them until nobody listens, or it is time.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let wanted = Wanted::read(&args.filter)?;
-    let format = args.format.as_deref().map(|text| Format::of(text, FIELDS)).transpose()?;
+    let format = args.format.as_deref();
+    let format = format.map(|text| Ok::<_, CliError>((text, Format::of(text, FIELDS)?))).transpose()?;
     let now = unix_ms().saturating_mul(1_000_000);
     let moment = |text: &Option<String>| text.as_deref().map(|text| filters::moment_nanos(text, now)).transpose();
     let span = Span { since: moment(&args.since)?, until: moment(&args.until)? };
@@ -65,7 +66,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             return Ok(Some(event.docker()));
         }
         match &format {
-            Some(format) => format.print(&[Fields { value: event.docker(), labels: Map::new() }], &[])?,
+            Some((text, format)) => {
+                format.print(&[Fields { value: as_named_in(text, event), labels: Map::new() }], &[])?;
+            }
             None => println!("{}", event.line()),
         }
         Ok(None)
@@ -128,4 +131,19 @@ async fn tell(
 }
 
 /// For templates.
-const FIELDS: &[&str] = &["Type", "Action", "status", "id", "Actor", "scope", "time", "timeNano"];
+const FIELDS: &[&str] = &[
+    "Type", "Action", "status", "id", "Actor", "scope", "time", "timeNano", "Status", "ID", "Scope", "Time", "TimeNano",
+];
+
+/// Fields that Docker's templates call otherwise than its JSON.
+const OTHERWISE: &[(&str, &str)] =
+    &[("Status", "status"), ("ID", "id"), ("Scope", "scope"), ("Time", "time"), ("TimeNano", "timeNano")];
+
+/// With those of the other names that a template has: the whole of it has each field once.
+fn as_named_in(text: &str, event: &Event) -> Value {
+    let mut value = event.docker();
+    for (name, key) in OTHERWISE.iter().filter(|(name, _)| text.contains(&format!(".{name}"))) {
+        value[*name] = value[*key].clone();
+    }
+    value
+}

@@ -7,7 +7,7 @@ use coffer_runtime::engine::{Engine, ExecInput, ExecOutput, ExecRequest, Trust a
 use serde_json::Value;
 
 use crate::boxes::attend::{End, Ours, attend};
-use crate::boxes::flags::environment;
+use crate::boxes::environment::environment;
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::output::Output;

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use coffer_image::Platform;
-use coffer_rim::input;
 use coffer_runtime::binds::{self, MountRequest};
 use coffer_runtime::engine::{self, BoxRequest, Engine, Workload, read_spec};
 use coffer_runtime::publish::{self, How, PUBLISH, Publish};
@@ -16,9 +15,10 @@ use coffer_spec::{
 use coffer_verifier::ear::Word;
 
 use crate::boxes::card::NetworkFlags;
+use crate::boxes::environment::environment;
 use crate::boxes::peers;
 use crate::boxes::rights::RightsFlags;
-use crate::error::{self, Class, Classify as _, CliError, NamedFile as _};
+use crate::error::{self, Class, Classify as _, CliError};
 
 /// Snapshots, volumes, memory.
 type Mounts = (Vec<binds::Bind>, Vec<binds::DataMount>, Vec<Mount>);
@@ -586,35 +586,6 @@ fn size(flag: &str, value: &str) -> Result<u64, CliError> {
     request::bytes(value).ok_or_else(|| {
         CliError::new(Class::Usage, format!("invalid value {value:?} for {flag}: expected a size such as 128m"))
     })
-}
-
-/// Variables as `--env-file` and `-e` set them, in this order.
-///
-/// # Errors
-/// Class `usage` for one without a name, `config` for a file.
-pub fn environment(files: &[PathBuf], entries: &[String]) -> Result<Vec<String>, CliError> {
-    let mut all = Vec::new();
-    for path in files {
-        let text = input::read_text(path, input::DOCUMENT).named(format!("cannot read {}", path.display()))?;
-        let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        all.extend(lines.filter_map(from_ours));
-    }
-    all.extend(entries.iter().filter_map(|entry| from_ours(entry)));
-    with_names(all)
-}
-
-fn with_names(all: Vec<String>) -> Result<Vec<String>, CliError> {
-    match all.iter().find(|entry| entry.starts_with('=')) {
-        Some(bad) => Err(CliError::new(Class::Usage, format!("invalid environment variable: {bad}"))),
-        None => Ok(all),
-    }
-}
-
-fn from_ours(entry: &str) -> Option<String> {
-    if entry.contains('=') {
-        return Some(entry.to_string());
-    }
-    std::env::var(entry).ok().map(|value| format!("{entry}={value}"))
 }
 
 #[cfg(test)]

@@ -99,6 +99,8 @@ fn describe(inspection: &Inspection) -> Value {
         },
         "Config": {
             "Image": record.image,
+            // Of one piece here: an image's entry point is part of it.
+            "Cmd": options.command, "Entrypoint": null,
             "Env": spec.as_ref().map(|d| d.spec().process.env.clone()),
             "WorkingDir": spec.as_ref().map(|d| d.spec().process.cwd.clone()),
             "User": spec.as_ref().map(|d| d.spec().process.user.clone()),
@@ -112,6 +114,7 @@ fn describe(inspection: &Inspection) -> Value {
                 "Type": "json-file",
                 "Config": { "max-size": options.log.max_bytes.to_string(), "max-file": options.log.files.to_string() },
             },
+            "PortBindings": bindings_json(&options.publish),
             "RestartPolicy": { "Name": options.restart.name(), "MaximumRetryCount": options.restart.most() },
             "ReadonlyRootfs": spec.as_ref().map(|d| d.spec().root.read_only),
             "Sysctls": spec.as_ref().map(|d| sysctls_json(d.spec())),
@@ -121,7 +124,10 @@ fn describe(inspection: &Inspection) -> Value {
             "AutoRemove": options.remove, "Isolation": options.isolation,
             "LaunchForm": options.launch },
         "Mounts": spec.as_ref().map(|d| mounts_json(record, d.spec())),
-        "NetworkSettings": { "Ports": ports.as_deref().map(ports_json), "Networks": networks_json(record) },
+        "NetworkSettings": {
+            "Ports": ports.as_deref().map(ports_json), "Networks": networks_json(record),
+            "IPAddress": spec.as_ref().map_or_else(String::new, |d| own_address(record, d.spec())),
+        },
         "Tee": {
             "Kind": ps::tee_word(options.tee), "WorkloadDigest": options.workload_digest,
             "HostMay": spec.as_ref().map(|d| d.spec().host_may),
@@ -186,6 +192,22 @@ fn tmpfs_json(mounts: &[Mount]) -> Value {
 fn networks_json(record: &BoxRecord) -> Value {
     let place = |place: &BoxNetwork| (place.name.to_string(), network::place_json(place));
     record.options.networks.iter().map(place).collect::<Map<_, _>>().into()
+}
+
+/// As Docker has it: of a box in networks of its own each has its address, and this is that of the card of any other.
+fn own_address(record: &BoxRecord, spec: &WorkloadSpec) -> String {
+    let card = spec.network.as_ref().filter(|_| record.options.card_network.is_none() && record.state.is_up());
+    card.map_or_else(String::new, |card| card.address.to_string())
+}
+
+/// As Docker has them: what was asked for, with nothing in place of a port that is any that is free.
+fn bindings_json(asked: &[Publish]) -> Value {
+    let mut all = ports_json(asked);
+    let places = all.as_object_mut().into_iter().flat_map(Map::values_mut).filter_map(Value::as_array_mut).flatten();
+    for place in places.filter(|place| place["HostPort"] == "0") {
+        place["HostPort"] = "".into();
+    }
+    all
 }
 
 /// As Docker has them: by the box's port, a list of addresses of the host's.

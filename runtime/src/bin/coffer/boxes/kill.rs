@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::request::signal_number;
-
+use crate::boxes::to_stop;
 use crate::context::Context;
-use crate::error::{self, Class, CliError};
+use crate::error::{self, CliError};
 use crate::several::each_box;
 
 /// Send the programs of running boxes a signal; KILL ends a box at once.
@@ -28,10 +27,7 @@ pub struct Args {
 
 /// Sends it to each; goes on after an error.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let signal = signal_number(&args.signal).ok_or_else(|| {
-        CliError::new(Class::Usage, format!("invalid value {:?} for --signal: it is no signal", args.signal))
-            .hint("write a name such as HUP or SIGTERM, or a number of 1 to 64")
-    })?;
+    let signal = to_stop::signal(&args.signal)?;
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;

@@ -19,13 +19,14 @@ pub struct Args {
 
 /// Restarts them; goes on after an error.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let how = args.what.how()?;
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
     Ok(each_box(context, &args.what.boxes, |name| {
         runtime.block_on(async {
             unproven::say_of_restart(&engine, name);
-            let started = engine.restart(name, args.what.how()).await.map_err(error::of)?;
+            let started = engine.restart(name, how).await.map_err(error::of)?;
             let_go(&engine, started).await
         })
     }))

@@ -13,7 +13,8 @@ use crate::several::each_box;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer stop web
-  coffer stop -t 30 web db")]
+  coffer stop -t 30 web db
+  coffer stop -s INT web")]
 pub struct Args {
     #[command(flatten)]
     what: ToStop,
@@ -21,11 +22,12 @@ pub struct Args {
 
 /// Stops them; goes on after an error. A box that does not run is stopped already.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let how = args.what.how()?;
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
     let stop = |name: &str| {
-        let ended = runtime.block_on(engine.stop(name, args.what.how())).map_err(error::of)?;
+        let ended = runtime.block_on(engine.stop(name, how)).map_err(error::of)?;
         if let Some(wrong) = ended {
             eprintln!("coffer: warning: {}: {}", foreign(name), foreign(&wrong));
         }

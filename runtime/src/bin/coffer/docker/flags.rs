@@ -8,7 +8,6 @@ pub const FLAGS: &[(&[&str], &[Row])] = &[
     (&["exec"], EXEC),
     (&["commit"], COMMIT),
     (&["start"], START),
-    (&["stop", "restart"], STOP),
     (&["update"], UPDATE),
     (&["rm"], RM),
     (&["logs"], LOGS),
@@ -118,12 +117,6 @@ const COMMIT: &[Row] = &[but(
 
 const START: &[Row] = &[no(&["--checkpoint", "--checkpoint-dir"], "boxes are not saved and resumed yet")];
 
-const STOP: &[Row] = &[but(
-    &["-s", "--signal"],
-    "a box has one signal for an orderly stop",
-    "`coffer run --stop-signal INT IMAGE` chooses it",
-)];
-
 const UPDATE: &[Row] = &[but(
     &[
         "-m",
@@ -163,14 +156,11 @@ const LOGS: &[Row] = &[but(&["--details"], "labels are not shown beside output",
 
 const INSPECT: &[Row] = &[but(&["--type"], "it is about boxes alone", "`coffer image inspect IMAGE` is about images")];
 
-const IMAGES: &[Row] = &[
-    but(&["-a", "--all"], "there are no hidden images", "leave it out"),
-    but(
-        &["--tree"],
-        "an image here is of one platform, and has no tree",
-        "`coffer image inspect IMAGE` shows all of one",
-    ),
-];
+const IMAGES: &[Row] = &[but(
+    &["--tree"],
+    "an image here is of one platform, and has no tree",
+    "`coffer image inspect IMAGE` shows all of one",
+)];
 
 const PULL: &[Row] = &[
     no(&["-a", "--all-tags"], "one tag is pulled at a time"),

@@ -110,6 +110,12 @@ fn print(
         missing: args.allow_simulated.then_some(SIMULATED_CERTIFICATES),
     };
     shown::print(appraisal, about);
+    if let Some(nonce) = args.nonce.as_ref().filter(|_| appraisal.verdict() == Verdict::Accepted) {
+        println!(
+            "  nonce        {}: the evidence was made over it, so after it was chosen",
+            hex::encode(nonce.as_bytes())
+        );
+    }
     if let Some(looked) = looked {
         looked.print();
     }

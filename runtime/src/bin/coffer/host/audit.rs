@@ -94,10 +94,10 @@ fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let (mut shown, mut rows) = (Vec::new(), Vec::new());
     while let Some(line) = lines.next_line().class_while(Class::Config, "cannot read the trail")? {
         let is_act = args.action.as_deref().is_none_or(|wanted| is_of(&line.action, wanted));
-        let is_about = args
-            .name
-            .as_deref()
-            .is_none_or(|name| line.is_about(name) || id.as_deref().is_some_and(|id| line.is_about(id)));
+        let is_about = args.name.as_deref().is_none_or(|name| {
+            let mut named = (context.boxes_named)(&line.action, &line.names).into_iter();
+            line.is_about(name) || id.as_deref().is_some_and(|id| line.is_about(id)) || named.any(|found| found == name)
+        });
         (known, about) = (known || is_act, about || is_about);
         let wanted = is_act
             && is_about

@@ -1,6 +1,7 @@
 //! `coffer doctor`.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::process::ExitCode;
 
 use coffer_runtime::Home;
@@ -8,7 +9,7 @@ use coffer_runtime::host::needs::version;
 use coffer_runtime::host::{Device, Facts, Firmware as _, Need, needs};
 use coffer_runtime::monitor::Monitor as _;
 use coffer_runtime::monitor::kvm::VMM;
-use coffer_runtime::monitor::namespaces::Namespaces;
+use coffer_runtime::monitor::namespaces::{Namespaces, TUN};
 use coffer_runtime::monitor::network::PASST;
 use coffer_runtime::monitor::qemu::{QEMU, VHOST_VSOCK, capabilities, version_line};
 use coffer_runtime::monitor::{self, Isolation};
@@ -98,6 +99,14 @@ fn examine(context: &Context) -> Vec<Line> {
             "passt",
             format!("{}: boxes have no network", failure.message),
             failure.hint.as_deref().unwrap_or_default(),
+        ),
+    });
+    lines.push(match File::options().read(true).write(true).open(TUN) {
+        Ok(_) => ok("tun", format!("{TUN} opens: boxes without a machine have network cards")),
+        Err(error) => note(
+            "tun",
+            format!("{TUN}: {error}: boxes without a machine have no network"),
+            "load the module tun, or let this user open the device; boxes with a machine need none",
         ),
     });
     lines.push(match context.search.program(&VMM) {

@@ -21,9 +21,12 @@ use crate::table;
   coffer images --digests
   coffer images -q
   coffer images 'team/*'
-  coffer images --filter label=tier=web
+  coffer images --filter label=tier=web --filter since=busybox
   coffer images --format '{{.Repository}}:{{.Tag}} {{.Size}}'")]
 pub struct Args {
+    /// Also images between the layers of a build, of which there are none here.
+    #[arg(short, long)]
+    all: bool,
     /// Ids only.
     #[arg(short, long)]
     quiet: bool,
@@ -36,7 +39,8 @@ pub struct Args {
     /// Show digests.
     #[arg(long)]
     digests: bool,
-    /// reference=NAME[:TAG], label=KEY[=VALUE] or dangling=true|false; values of one key are alternatives, but for labels.
+    /// reference=NAME[:TAG], label=KEY[=VALUE], dangling=true|false, before=IMAGE or since=IMAGE (made earlier, or later, than that one);
+    /// values of one key are alternatives, but for labels.
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// Only those of this name; * and ? stand for what is between slashes.
@@ -49,7 +53,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let format = args.format.as_deref().map(|text| Format::of(text, FIELDS)).transpose()?;
     let home = context.open_home()?;
     let store = images::open(&home)?;
-    let wanted = Wanted::parse(args.name.as_deref(), &args.filter)?;
+    let mut wanted = Wanted::parse(args.name.as_deref(), &args.filter)?;
+    wanted.look_up(|name| store.resolve(name).map_err(|error| of_image(&error)))?;
     let Listing { images: mut all, mut damaged } = store.list().map_err(|error| of_image(&error))?;
     all.retain(|image| wanted.admits(image));
     if !wanted.is_all() {

@@ -62,7 +62,15 @@ pub fn keep(context: &Context, loaded: Vec<Loaded>) -> Result<ExitCode, CliError
 
 /// Opens an archive.
 pub fn open(path: &Path) -> Result<File, CliError> {
-    File::open(path).named(format!("cannot open {}", foreign(&path.to_string_lossy())))
+    let name = path.to_string_lossy();
+    let file = File::open(path).named(format!("cannot open {}", foreign(&name)))?;
+    if file.metadata().is_ok_and(|found| found.is_dir()) {
+        let failure = CliError::new(Class::Config, format!("{} is a folder, and no archive", foreign(&name)));
+        return Err(failure.hint(
+            "of an OCI layout, `coffer pull oci:FOLDER`; of the files of an image, `tar -C FOLDER -c . | coffer import - NAME`",
+        ));
+    }
+    Ok(file)
 }
 
 /// One that was loaded, for `--json`.

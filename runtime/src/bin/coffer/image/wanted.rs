@@ -3,6 +3,8 @@
 //! Source: `docker images`; Go's path.Match, as far as people write it.
 
 use coffer_image::{Image, familiar};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::boxes::filters::label;
 use crate::error::{Class, CliError};
@@ -14,9 +16,20 @@ pub struct Wanted {
     references: Vec<String>,
     labels: Vec<(String, Option<String>)>,
     dangling: Option<bool>,
+    /// Made before one of these, and after one of those.
+    before: Vec<Of>,
+    since: Vec<Of>,
 }
 
-const KEYS: &str = "filters are reference=NAME[:TAG], label=KEY[=VALUE] and dangling=true|false";
+/// An image that others are older or newer than, and when it was made.
+#[derive(Clone, Debug)]
+struct Of {
+    name: String,
+    made: Option<OffsetDateTime>,
+}
+
+const KEYS: &str =
+    "filters are reference=NAME[:TAG], label=KEY[=VALUE], dangling=true|false, before=IMAGE and since=IMAGE";
 
 impl Wanted {
     /// Reads a name and filters.
@@ -31,6 +44,8 @@ impl Wanted {
                 (_, "") => return Err(invalid()),
                 ("reference", value) => wanted.references.push(of_people(value)),
                 ("label", value) => wanted.labels.push(label(value)),
+                ("before", value) => wanted.before.push(Of { name: value.into(), made: None }),
+                ("since", value) => wanted.since.push(Of { name: value.into(), made: None }),
                 ("dangling", value) => wanted.dangling = Some(value.parse().map_err(|_| invalid())?),
                 _ => return Err(invalid()),
             }
@@ -38,9 +53,24 @@ impl Wanted {
         Ok(wanted)
     }
 
+    /// Asks when the images that filters name were made.
+    ///
+    /// # Errors
+    /// What `find` gives.
+    pub fn look_up(&mut self, find: impl Fn(&str) -> Result<Image, CliError>) -> Result<(), CliError> {
+        for of in self.before.iter_mut().chain(&mut self.since) {
+            of.made = made(&find(&of.name)?);
+        }
+        Ok(())
+    }
+
     /// Whether nothing was said.
     pub fn is_all(&self) -> bool {
-        self.references.is_empty() && self.labels.is_empty() && self.dangling.is_none()
+        self.references.is_empty()
+            && self.labels.is_empty()
+            && self.dangling.is_none()
+            && self.before.is_empty()
+            && self.since.is_empty()
     }
 
     /// Whether an image is one of them.
@@ -51,7 +81,22 @@ impl Wanted {
         (self.references.is_empty() || self.references.iter().any(|pattern| is_named(pattern, image.familiar_name())))
             && self.labels.iter().all(labelled)
             && self.dangling.is_none_or(|dangling| dangling == image.is_unnamed())
+            && is_between(&self.before, &self.since, made(image))
     }
+}
+
+/// When an image was made, by what it says itself.
+fn made(image: &Image) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(image.config.created.as_deref()?, &Rfc3339).ok()
+}
+
+/// What does not say when it was made is neither before nor after anything.
+fn is_between(before: &[Of], since: &[Of], made: Option<OffsetDateTime>) -> bool {
+    let any = |of: &[Of], fits: fn(OffsetDateTime, OffsetDateTime) -> bool| {
+        let one = |of: &Of| of.made.zip(made).is_some_and(|(of, made)| fits(made, of));
+        of.is_empty() || of.iter().any(one)
+    };
+    any(before, |made, of| made < of) && any(since, |made, of| made > of)
 }
 
 fn of_people(pattern: &str) -> String {
@@ -123,10 +168,32 @@ mod tests {
 
     #[test]
     fn what_is_no_filter_is_refused() {
-        for bad in ["bogus=1", "label", "label=", "dangling=maybe", "before=x"] {
+        for bad in ["bogus=1", "label", "label=", "dangling=maybe", "before=", "since="] {
             assert_eq!(Wanted::parse(None, &[bad.into()]).unwrap_err().class, Class::Usage, "{bad}");
         }
         assert!(Wanted::parse(None, &[]).unwrap().is_all());
-        assert!(!Wanted::parse(Some("a"), &["dangling=true".into()]).unwrap().is_all());
+        for some in ["dangling=true", "before=a", "since=a"] {
+            assert!(!Wanted::parse(None, &[some.into()]).unwrap().is_all(), "{some}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_older_or_newer_than_another_by_what_both_say() {
+        let at = |seconds: i64| OffsetDateTime::from_unix_timestamp(seconds).ok();
+        let of = |seconds: Option<i64>| [Of { name: "x".into(), made: seconds.and_then(at) }];
+        for (before, since, made, is) in [
+            (Some(10), None, Some(9), true),
+            (Some(10), None, Some(10), false),
+            (None, Some(10), Some(11), true),
+            (None, Some(10), Some(10), false),
+            (Some(20), Some(10), Some(15), true),
+            (Some(20), Some(10), Some(20), false),
+            (Some(20), Some(10), None, false),
+        ] {
+            let list = |seconds: Option<i64>| if seconds.is_some() { of(seconds).to_vec() } else { Vec::new() };
+            assert_eq!(is_between(&list(before), &list(since), made.and_then(at)), is, "{before:?} {since:?} {made:?}");
+        }
+        assert!(!is_between(&of(None), &[], at(1)), "nobody knows when the other was made");
+        assert!(is_between(&[], &[], None));
     }
 }

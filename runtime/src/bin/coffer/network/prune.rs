@@ -33,6 +33,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         confirm::removal(context, "every network that no box is in")?;
     }
     let gone = engine.prune_networks(&filter).map_err(error::of)?;
+    context.is_about(gone.iter().map(Name::to_string));
     if context.json {
         let names: Vec<_> = gone.iter().map(Name::as_str).collect();
         println!("{}", json!({ "networks": names }));

@@ -38,6 +38,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         confirm::removal(context, what)?;
     }
     let pruned = engine.prune_volumes(&filter, args.all).map_err(error::of)?;
+    context.is_about(pruned.names.iter().map(Name::to_string));
     if context.json {
         let names: Vec<_> = pruned.names.iter().map(Name::as_str).collect();
         println!("{}", json!({ "volumes": names, "bytes": pruned.bytes }));

@@ -14,11 +14,13 @@ use crate::table;
 
 /// Remove every box that does not run.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Asks first, unless --force is given. What was left of a box whose creation was killed goes too. Images stay: `coffer rmi` removes them.
+#[command(
+    after_help = "Asks first, unless --force is given. What was left of a box whose creation was killed goes too. Images stay: `coffer rmi` removes them.
 
 Examples:
   coffer prune -f
-  coffer prune --filter until=24h --filter label=job")]
+  coffer prune --filter until=24h --filter label=job"
+)]
 pub struct Args {
     /// Do not ask.
     #[arg(short, long)]

@@ -53,7 +53,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let pulled = if stdin {
         store.import(path, io::stdin().lock(), &import, Limits::default())
     } else {
-        store.import(path, load::open(&args.file)?, &import, Limits::default())
+        store.import(path, load::open_archive(&args.file)?, &import, Limits::default())
     };
     let image = pulled.map_err(|error| of_image(&error))?.image;
     if context.json {

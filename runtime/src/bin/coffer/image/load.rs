@@ -37,7 +37,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let store = images::open(&context.open_home()?)?;
     let options = LoadOptions { platform: args.platform.clone(), ..LoadOptions::default() };
     let loaded = match &args.input {
-        Some(path) => store.load(path, open(path)?, &options, Limits::default()),
+        Some(path) => store.load(path, open_archive(path)?, &options, Limits::default()),
         None if io::stdin().is_terminal() => {
             let message = "an archive does not come from a terminal";
             return Err(CliError::new(Class::Usage, message).hint("name a file with -i, or redirect the input"));
@@ -60,13 +60,17 @@ pub fn keep(context: &Context, loaded: Vec<Loaded>) -> Result<ExitCode, CliError
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens an archive.
+/// Opens an archive, or the folder of an OCI layout.
 pub fn open(path: &Path) -> Result<File, CliError> {
-    let name = path.to_string_lossy();
-    let file = File::open(path).named(format!("cannot open {}", foreign(&name)))?;
+    File::open(path).named(format!("cannot open {}", foreign(&path.to_string_lossy())))
+}
+
+/// Opens what is no folder.
+pub fn open_archive(path: &Path) -> Result<File, CliError> {
+    let file = open(path)?;
     if file.metadata().is_ok_and(|found| found.is_dir()) {
-        let failure = CliError::new(Class::Config, format!("{} is a folder, and no archive", foreign(&name)));
-        return Err(failure.hint(
+        let message = format!("{} is a folder, and no archive", foreign(&path.to_string_lossy()));
+        return Err(CliError::new(Class::Config, message).hint(
             "of an OCI layout, `coffer pull oci:FOLDER`; of the files of an image, `tar -C FOLDER -c . | coffer import - NAME`",
         ));
     }

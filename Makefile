@@ -31,7 +31,7 @@ test: build ## every test, end to end ones included
 	@cargo nextest run --release --workspace
 	@cargo test --release --doc --workspace
 
-soak: build ## the key broker killed 1,000 times at random moments, and as often while its root key changes; each command at each of its changes; more servers; about an hour
+soak: build ## the key broker killed 1,000 times at random moments, and as often while its root key changes; each command at its changes; more servers; about an hour
 	@scripts/packages psql:postgresql-client && scripts/story-image all >/dev/null
 	@cargo nextest run --release -P soak -p coffer-tests --run-ignored all stories:: killed::
 	@COFFER_KILLS=1000 cargo nextest run --release -P soak -p coffer-kbs crash:: rotation::

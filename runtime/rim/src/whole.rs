@@ -1,7 +1,7 @@
 //! A file that has no name until it is whole.
 //!
-//! It is made without one where the file system can do that, so that whoever is killed leaves nothing; else under a hidden one
-//! beside its place, which goes when it is dropped.
+//! It is made without one where the file system can do that, so that whoever is killed leaves nothing, but for the instant in which it takes
+//! another's place, which takes a name; else under a hidden one beside its place, which goes when it is dropped.
 //! Source: open(2), O_TMPFILE; linkat(2), AT_SYMLINK_FOLLOW.
 
 use std::ffi::OsStr;

@@ -353,7 +353,7 @@ fn hidden(name: &str) -> String {
 fn names(folder: &Path, before: &str, all: &mut Vec<String>) -> Result<()> {
     // The trail grows with each command; a database's own files come and go; a file that replaces another has a name of its own for an
     // instant, which whoever is killed right then leaves beside it.
-    const OTHERS: &[&str] = &["home/trail", "home/state.db-wal", "home/state.db-shm", ".coffer-#"];
+    const OTHERS: &[&str] = &["home/trail", "home/state.db-wal", "home/state.db-shm", ".coffer-#", "docker/.coffer-#"];
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = format!("{before}{}", hidden(&entry.file_name().to_string_lossy()));

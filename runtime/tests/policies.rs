@@ -255,6 +255,15 @@ fn a_decision_is_logged_without_what_is_masked_and_tried_again() {
     write(&inputs, "a.json", &events[0]["input"].to_string());
     let shown = text(&coffer(&["policy", "try", &next, "--against", &yes, "--on", inputs.to_str().unwrap()]));
     assert!(shown.contains("accepted -> refused") && shown.contains("a.json"), "{shown}");
+    // A folder says nothing of then: what is refused now is not hidden behind that.
+    let no = write(folder.path(), "no.rego", "package no\nallow := false\n");
+    let tried = json(&coffer(&["--json", "policy", "try", &no, "--on", inputs.to_str().unwrap()]));
+    assert_eq!(tried["of_unknown"], serde_json::json!({ "refused": 1, "accepted": 0 }), "{tried}");
+    let shown = text(&coffer(&["policy", "try", &no, "--on", inputs.to_str().unwrap()]));
+    assert!(
+        shown.contains("0 decisions: 0 would be refused") && shown.contains("1 refused, 0 accepted now"),
+        "{shown}"
+    );
     let broken = write(folder.path(), "broken.jsonl", "{}\n{\n");
     let said = coffer(&["policy", "try", &yes, "--on", &broken]);
     assert!(said.status.code() == Some(3) && text(&said).contains("broken.jsonl:2"), "{}", text(&said));
@@ -299,6 +308,15 @@ fn a_bundle_stands_where_a_policy_does_and_its_signature_is_asked_for_by_name() 
     let pem = write(folder.path(), "key.pem", &pem);
     let unsigned = coffer(&["policy", "lint", bundle, "--bundle-key", &pem]);
     assert!(unsigned.status.code() == Some(5) && text(&unsigned).contains(".signatures.json"), "{}", text(&unsigned));
+    // What is no bundle is not believed beside a key, nor is a key passed over that is none.
+    let source = team.to_str().unwrap();
+    for named in [vec![source], vec!["snp"], vec![bundle, source]] {
+        let words: Vec<&str> = named.iter().flat_map(|one| ["--policy", *one]).chain(["--bundle-key", &pem]).collect();
+        let said = on(&root.join("genoa-v5-siena"), "report.bin", &[&["verify"], &words[..]].concat());
+        assert!(said.status.code() == Some(3) && text(&said).contains("bundle"), "{named:?}: {}", text(&said));
+    }
+    assert_eq!(coffer(&["policy", "lint", bundle, "--bundle-key", "/nonexistent.pem"]).status.code(), Some(3));
+    assert_eq!(coffer(&["policy", "test", source, "--bundle-key", &pem]).status.code(), Some(3));
     write(&team, ".signatures.json", "{\"signatures\": [\"a.b.c\"]}");
     pack();
     let signed = coffer(&["policy", "lint", bundle]);

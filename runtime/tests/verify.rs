@@ -174,6 +174,16 @@ fn an_age_of_manifests_that_nobody_asks_is_said() {
         coffer(&[&of[..], &["--policy", policy]].concat())
     };
     let output = run("measurements = \"any\"\nmax_manifest_age = \"7d\"\n");
+    // A token would affirm under the name of this policy, and say nothing of what was not asked.
+    let keys = folder.path().join("keys.json");
+    let keys = keys.to_str().unwrap();
+    assert!(coffer(&["token", "init", keys]).status.success());
+    let (report, named) = (vector.join("report.bin"), policy.to_str().unwrap());
+    let of = ["token", "issue", report.to_str().unwrap(), "--certs", vector.to_str().unwrap(), "--policy", named];
+    let to = ["--keys", keys, "--iss", "https://a.example", "--aud", "b", "--at", AT];
+    let issued = coffer(&[&of[..], &to].concat());
+    let said = String::from_utf8_lossy(&issued.stderr).into_owned();
+    assert!(issued.status.code() == Some(3) && issued.stdout.is_empty() && said.contains("max_manifest_age"), "{said}");
     assert_eq!(json(&output)["not_asked"], serde_json::json!(["max_manifest_age"]));
     assert!(String::from_utf8_lossy(&output.stderr).contains("max_manifest_age is not asked"), "{output:?}");
     let output = run("measurements = \"any\"\n");

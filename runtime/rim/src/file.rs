@@ -274,8 +274,6 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use super::*;
 
     #[test]
@@ -283,6 +281,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(is_mounted_at(Path::new("/proc")));
         assert!(!is_mounted_at(folder.path()) && !is_mounted_at(&folder.path().join("none")));
+    }
+
+    #[test]
+    fn what_takes_a_files_place_is_for_whom_that_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        assert_eq!(Writer::in_place_of(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::write(&file, "old").unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+        // Another user's, where this test may give it away.
+        let _ = std::os::unix::fs::chown(&file, Some(65534), Some(65534));
+        let of = |there: &std::fs::Metadata| (there.uid(), there.gid(), there.permissions().mode());
+        let before = of(&file.metadata().unwrap());
+        Writer::in_place_of(&file).unwrap().write(&file, b"new").unwrap();
+        assert_eq!((of(&file.metadata().unwrap()), std::fs::read(&file).unwrap()), (before, b"new".to_vec()));
     }
 
     fn names(folder: &Path) -> Vec<String> {

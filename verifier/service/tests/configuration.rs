@@ -36,6 +36,9 @@ fn every_mistake_is_named_at_once() {
             ..PolicyEntry::default()
         };
         file.policies.insert("bad".into(), bad);
+        file.default_policy = Some("nosuch".into());
+        let unkeyed = PolicyEntry { bundle_key: Some("none.pem".into()), ..PolicyEntry::default() };
+        file.policies.insert("unkeyed".into(), PolicyEntry { rego: Some("none.rego".into()), ..unkeyed });
     });
     for (field, word) in [
         ("plain_http_for_this_machine_alone: ", "loopback"),
@@ -54,11 +57,14 @@ fn every_mistake_is_named_at_once() {
         ("policies.bad.rego (challenge.key): ", "does not parse"),
         ("policies.bad.simulated_evidence_is_believed_of[1]: ", "stands twice"),
         ("policies.bad.simulated_evidence_is_believed_of[2]: ", "ab"),
+        ("policies.unkeyed.bundle_key (none.pem): ", "No such file"),
+        ("policies.unkeyed.rego (none.rego): ", "No such file"),
+        ("default_policy: ", "no policy is called nosuch"),
     ] {
         let named = |one: &&String| one.starts_with(field) && (one.contains(word) || word == "ab");
         assert_eq!(found.iter().filter(named).count(), 1, "{field}{word}: {found:#?}");
     }
-    assert_eq!(found.len(), 16, "{found:#?}");
+    assert_eq!(found.len(), 19, "{found:#?}");
 }
 
 #[test]

@@ -210,6 +210,8 @@ struct RetiredEntry {
 mod tests {
     use coffer_verifier::ear::thumbprint;
 
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     const NOW: UnixTime = UnixTime(1_789_862_400);
@@ -251,7 +253,12 @@ mod tests {
         assert!(text.contains("PUBLIC KEY") && !text.contains(&thumbprint(&gone)));
 
         let set = set.rotate(NOW).unwrap();
+        // Of another user, where this test may give it away: whoever serves with it goes on to read it.
+        let given = std::os::unix::fs::chown(&path, Some(65534), Some(65534)).is_ok();
         set.write_over(&path).unwrap();
+        let there = fs::metadata(&path).unwrap();
+        assert!(!given || (there.uid(), there.gid()) == (65534, 65534));
+        assert_eq!(there.permissions().mode() & 0o777, 0o600);
         assert_eq!(KeySet::read(&path).unwrap().jwks(NOW).keys().len(), 4);
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();

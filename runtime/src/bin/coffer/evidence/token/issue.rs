@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_token::KeySet;
-use coffer_verifier::{MaxAge, Verdict};
 use coffer_verifier::ear::{
     EarClaims, Issuer, Judged, Lifetime, Nonce, Terms, TokenId, VerifierBuild, Word, WordError,
 };
+use coffer_verifier::{MaxAge, Verdict};
 use serde_json::json;
 
 use super::keys;

@@ -82,7 +82,11 @@ fn what_is_missing_is_fetched_kept_listed_and_carried_to_a_site_without_a_networ
     assert_eq!(json(&home, &["collateral", "ls"], 0), serde_json::json!([]), "nothing of it is AMD's");
 
     let out = path("medium");
-    json(&home, &["collateral", "export", "--allow-simulated", "--out", &out], 0);
+    let written = json(&home, &["collateral", "export", "--allow-simulated", "--out", &out], 0);
+    assert_eq!(written["without_list"], serde_json::json!([]), "{written}");
+    // AMD's is none of it, and a medium of nothing is not made in silence.
+    let none = json(&home, &["collateral", "export", "--out", &path("nothing")], 3);
+    assert_eq!(none["error"]["class"], "config", "{none}");
     let theirs = ["--allow-simulated", "--anchor", anchor];
     let taken = json(&other, &[&["collateral", "import", &out], &theirs[..]].concat(), 0);
     assert_eq!(taken["items"].as_array().unwrap().len(), 3, "{taken}");
@@ -90,6 +94,14 @@ fn what_is_missing_is_fetched_kept_listed_and_carried_to_a_site_without_a_networ
     assert_eq!(judged["verdict"], "accepted");
     let amd = json(&other, &["collateral", "import", &out], 5);
     assert_eq!(amd["items"], serde_json::json!([]), "a simulator's is nothing to who believes AMD alone");
+    // A chain without a list is of no use to those who demand one, which is told before somebody carries it away.
+    let is_list = |one: &&serde_json::Value| !one["number"].is_null();
+    let list = kept.as_array().unwrap().iter().find(is_list).unwrap()["file"].as_str().unwrap().to_owned();
+    let aside = format!("{list}.aside");
+    std::fs::rename(&list, &aside).unwrap();
+    let bare = json(&home, &["collateral", "export", "--allow-simulated", "--out", &path("bare")], 0);
+    assert_eq!(bare["without_list"], serde_json::json!(["Milan"]), "{bare}");
+    std::fs::rename(&aside, &list).unwrap();
     // In words.
     let said = coffer(&home, &["collateral", "ls", "--allow-simulated"]);
     let said = String::from_utf8(said.stdout).unwrap();

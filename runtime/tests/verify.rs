@@ -177,7 +177,7 @@ fn an_age_of_manifests_that_nobody_asks_is_said() {
     // A token would affirm under the name of this policy, and say nothing of what was not asked.
     let keys = folder.path().join("keys.json");
     let keys = keys.to_str().unwrap();
-    assert!(coffer(&["token", "init", keys]).status.success());
+    assert!(coffer(&["token", "init", "--out", keys]).status.success());
     let (report, named) = (vector.join("report.bin"), policy.to_str().unwrap());
     let of = ["token", "issue", report.to_str().unwrap(), "--certs", vector.to_str().unwrap(), "--policy", named];
     let to = ["--keys", keys, "--iss", "https://a.example", "--aud", "b", "--at", AT];

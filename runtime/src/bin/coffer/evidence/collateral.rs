@@ -232,7 +232,11 @@ fn import(args: &ImportArgs, context: &Context) -> Result<ExitCode, CliError> {
 
 /// Write what is kept and of use into a folder, under AMD's names, for a machine without a network.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coffer collateral export --out medium")]
+#[command(after_help = "\
+Exit status: 0 written, 3 nothing that is kept is of use now.
+
+Examples:
+  coffer collateral export --out medium")]
 struct ExportArgs {
     /// Folder, made if it is not there.
     #[arg(long, value_name = "DIR")]
@@ -244,13 +248,43 @@ struct ExportArgs {
 
 fn export(args: &ExportArgs, context: &Context) -> Result<ExitCode, CliError> {
     let kds = args.whose.client(None, false, context)?;
-    let written = context.runtime()?.block_on(kds.export(&args.out, now())).class(Class::Config)?;
+    let (written, kept) =
+        context.runtime()?.block_on(async { (kds.export(&args.out, now()).await, kds.kept(now()).await) });
+    let written = written.class(Class::Config)?;
+    if written.is_empty() {
+        let message = format!("nothing that is kept is of use now: {} was not written", args.out.display());
+        return Err(CliError::new(Class::Config, message).hint(
+            "`coffer collateral ls` says what there is; fetch or refresh it where there is a network, or import it",
+        ));
+    }
+    let without = without_list(&kept);
     if context.json {
-        println!("{}", json!({ "files": written }));
+        println!("{}", json!({ "files": written, "without_list": without }));
     } else {
         for path in written {
             println!("{}", path.display());
         }
+        for product in without {
+            eprintln!(
+                "coffer: no revocation list of {product} is of use now, and its reports are refused without one: `coffer \
+                 collateral refresh` asks for it"
+            );
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Product lines of which a chain or a leaf is of use, and no list.
+fn without_list(kept: &[coffer_kds::Kept]) -> Vec<String> {
+    let of_use = |kept: &&coffer_kds::Kept| kept.state.is_ok();
+    let has_list =
+        |line| kept.iter().filter(of_use).any(|one| matches!(&one.item, Item::Crl { product, .. } if *product == line));
+    let has_chain = |line| {
+        kept.iter().filter(of_use).any(|one| matches!(&one.item, Item::Chain { product, .. } if *product == line))
+    };
+    ProductLine::ALL
+        .into_iter()
+        .filter(|line| has_chain(*line) && !has_list(*line))
+        .map(|line| line.to_string())
+        .collect()
 }

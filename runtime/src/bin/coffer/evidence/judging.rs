@@ -255,8 +255,16 @@ fn endorsements(args: &Judging) -> Result<Result<Endorsements, EndorsementError>
             let names = names.iter().flat_map(|name| ["der", "pem"].map(|form| format!("{name}.{form}")));
             names.map(|name| folder.join(name)).filter(|path| path.exists()).collect()
         };
-        certificates.extend(found(&["vcek", "vlek", "ask", "asvk", "ark"]));
-        crls.extend(found(&["crl"]));
+        let (named, lists) = (found(&["vcek", "vlek", "ask", "asvk", "ark"]), found(&["crl"]));
+        if named.is_empty() && lists.is_empty() {
+            tracing::warn!(
+                "{}: there is no vcek, vlek, ask, asvk, ark or crl, .der or .pem, and other names are passed over; `coffer \
+                 collateral import` takes files of any name",
+                folder.display()
+            );
+        }
+        certificates.extend(named);
+        crls.extend(lists);
     }
     let mut all = Endorsements::new();
     for (path, is_crl) in certificates.iter().map(|path| (path, false)).chain(crls.iter().map(|path| (path, true))) {

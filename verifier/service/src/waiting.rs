@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
-use hyper::body::{Body as _, Frame, SizeHint};
+use hyper::body::{Frame, SizeHint};
 
 /// What is given at a time.
 const PIECE: usize = 16 << 10;
@@ -106,6 +106,7 @@ impl hyper::body::Body for Answer {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt as _;
+    use hyper::body::Body as _;
 
     use super::*;
 

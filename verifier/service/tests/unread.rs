@@ -37,6 +37,12 @@ async fn an_answer_that_is_not_taken_keeps_its_place_and_ends_its_connection() {
     let ended = timeout(Duration::from_secs(60), connection).await;
     assert!(ended.is_ok(), "whoever takes nothing is hung up on");
     drop(held);
-    assert_eq!(ask().await.0, 200, "and the place is free again");
+    // Its answers are let go of behind it.
+    let free = async {
+        while ask().await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(30), free).await.is_ok(), "and the place is free again");
     service.stop().await;
 }

@@ -157,6 +157,11 @@ impl Item {
         }
     }
 
+    /// True of what endorses a report itself.
+    pub(crate) const fn is_leaf(&self) -> bool {
+        matches!(self, Self::Vcek { .. } | Self::Vlek { .. })
+    }
+
     /// The first part of its path.
     pub(crate) const fn kind(&self) -> &'static str {
         match self.key() {

@@ -22,7 +22,7 @@ pub enum Issuer {
 }
 
 impl Issuer {
-    fn anchors(&self) -> TrustAnchors {
+    pub(crate) fn anchors(&self) -> TrustAnchors {
         match self {
             Self::Amd => TrustAnchors::amd(),
             Self::Simulated(anchors) => anchors.clone(),
@@ -37,7 +37,7 @@ impl Issuer {
         }
     }
 
-    fn is(&self, anchor: &Anchor) -> bool {
+    pub(crate) fn is(&self, anchor: &Anchor) -> bool {
         anchor.simulated == matches!(self, Self::Simulated(_))
     }
 }
@@ -64,6 +64,18 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn valid_at(&self, now: UnixTime) -> bool {
         self.from <= now && now <= self.to
+    }
+
+    /// That it is no list below this number.
+    pub(crate) const fn at_least(&self, least: u64) -> Result<(), Unfit> {
+        if self.number < least { Err(Unfit::Older { found: self.number, least }) } else { Ok(()) }
+    }
+
+    /// That it takes nothing back which a list of the same root and number revokes.
+    pub(crate) fn covers(&self, held: &Self) -> Result<(), Unfit> {
+        let all = held.bag.crls().all(|held| self.bag.crls().all(|list| list.covers(held)));
+        let same = (self.root, self.number) == (held.root, held.number);
+        if same && !all { Err(Unfit::Unrevoked { number: self.number }) } else { Ok(()) }
     }
 }
 
@@ -98,6 +110,18 @@ pub enum Unfit {
         /// Which.
         anchor: Anchor,
     },
+    /// More than one import takes in.
+    #[error("{most} bytes were taken in before it, as many as may be at once")]
+    TooMuch {
+        /// Most.
+        most: usize,
+    },
+    /// A list of that number is held, and revokes more.
+    #[error("another list {number} is held, which revokes what this one does not")]
+    Unrevoked {
+        /// Of both.
+        number: u64,
+    },
     /// A newer list was seen.
     #[error("list {found} is older than {least}, which was seen before")]
     Older {
@@ -131,9 +155,13 @@ impl Unfit {
             Self::Form(_) | Self::Other { .. } => true,
             Self::Certificate(CertificateIssuerError::Chain(ChainError::Signature { .. }))
             | Self::Crl(CrlIssuerError::Chain(ChainError::CrlSignature { .. })) => matches!(issuer, Issuer::Amd),
-            Self::Unread { .. } | Self::Certificate(_) | Self::Crl(_) | Self::Foreign { .. } | Self::Older { .. } => {
-                false
-            }
+            Self::Unread { .. }
+            | Self::Certificate(_)
+            | Self::Crl(_)
+            | Self::Foreign { .. }
+            | Self::TooMuch { .. }
+            | Self::Unrevoked { .. }
+            | Self::Older { .. } => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The client: held, else kept, else asked for once, whoever wants it.
 //!
 //! What a report costs here is decided before its signature can be: its certificate is what is asked for. So strangers have a
-//! budget, and share no queue with chips that are known.
+//! budget, and share no queue with chips that are known. Those have one each, and beyond it are strangers too.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use coffer_rim::chain;
-use coffer_verifier::abi::ChipId;
+use coffer_verifier::abi::{ChipId, SpkiDigest};
 use coffer_verifier::{Endorsements, UnixTime};
 use futures_util::future::join_all;
 use tokio::sync::{Semaphore, watch};
@@ -54,6 +54,8 @@ pub(crate) struct Inner {
     /// Requests for strangers, and for everything else.
     strangers: Semaphore,
     others: Semaphore,
+    /// Threads that read or write the folder: a disk that hangs has these, and no more.
+    disk: Arc<Semaphore>,
 }
 
 type Outcome = Result<Arc<Entry>, FetchError>;
@@ -70,9 +72,19 @@ struct State {
     chips: Until<ChipId, Bucket>,
 }
 
+/// What the folder has of an item.
+#[derive(Default)]
+struct Kept {
+    files: Vec<Found>,
+    /// It has a leaf of that chip.
+    of_chip: bool,
+    /// By root, the least number that a list may have.
+    floors: Vec<(SpkiDigest, u64)>,
+}
+
 struct Held {
     entry: Arc<Entry>,
-    /// From then on it is worth asking anew.
+    /// From then on it is worth asking anew; a leaf's file, to be marked as used.
     due: Instant,
     used: u64,
 }
@@ -97,10 +109,13 @@ enum Lane {
 
 /// Requests at once that are not for strangers.
 const OTHERS_AT_ONCE: usize = 16;
+/// Threads in the folder at once.
+const DISK_AT_ONCE: usize = 16;
 /// Refusals that are remembered.
 const MAX_REFUSED: usize = 1024;
 /// Age at which a chain that does not hold is asked for anew: AMD replaces an intermediate once in years.
 const CHAIN_AGE: Duration = Duration::from_hours(1);
+/// Also the time after which the file of a leaf in use is marked as used again.
 const DAY: Duration = Duration::from_hours(24);
 
 impl Kds {
@@ -130,6 +145,7 @@ impl Kds {
             state: Mutex::new(state),
             strangers: Semaphore::new(options.strangers_at_once.max(1)),
             others: Semaphore::new(OTHERS_AT_ONCE),
+            disk: Arc::new(Semaphore::new(DISK_AT_ONCE)),
             options,
         })))
     }
@@ -157,9 +173,16 @@ impl Inner {
             if let Some(entry) = self.held(item, now) {
                 return Ok(entry);
             }
-            let (found, of_chip) = self.kept(item).await;
+            let looked = async {
+                let kept = self.kept(item).await;
+                (kept.of_chip, self.read(item, kept, now).await)
+            };
+            // A disk that hangs is waited for as little as a service.
+            let Ok((of_chip, found)) = timeout(self.options.patience / 2, looked).await else {
+                return Err(FetchError::Folder);
+            };
             known = of_chip;
-            if let Some(entry) = self.read(item, found, now).await {
+            if let Some(entry) = found {
                 // Held now; a list that is old is asked for anew.
                 return Ok(self.held(item, now).unwrap_or(entry));
             }
@@ -176,7 +199,7 @@ impl Inner {
         }
     }
 
-    /// From memory. A list of some age is asked for anew meanwhile.
+    /// From memory. A list of some age is asked for anew meanwhile, the file of a leaf marked as used.
     fn held(self: &Arc<Self>, item: Item, now: UnixTime) -> Option<Arc<Entry>> {
         let (entry, due) = {
             let mut state = self.state();
@@ -184,10 +207,20 @@ impl Inner {
             let uses = state.uses;
             let held = state.held.get_mut(&item).filter(|held| held.entry.valid_at(now))?;
             held.used = uses;
-            (Arc::clone(&held.entry), held.due)
+            let due = held.due <= Instant::now();
+            if due && item.is_leaf() {
+                held.due = Instant::now() + DAY;
+            }
+            (Arc::clone(&held.entry), due)
         };
-        if matches!(item, Item::Crl { .. }) && due <= Instant::now() {
+        if due && matches!(item, Item::Crl { .. }) {
             self.want(item, now);
+        }
+        if due && item.is_leaf() && self.store.is_some() {
+            let (this, entry) = (Arc::clone(self), Arc::clone(&entry));
+            tokio::spawn(async move {
+                this.on_disk(move |inner| inner.store.as_ref().map(|store| store.touch(&item, &entry))).await;
+            });
         }
         Some(entry)
     }
@@ -199,25 +232,54 @@ impl Inner {
         }
     }
 
-    /// What the folder has under the item's name, and whether it knows the chip.
-    async fn kept(self: &Arc<Self>, item: Item) -> (Vec<Found>, bool) {
+    /// What the folder has under the item's name.
+    async fn kept(self: &Arc<Self>, item: Item) -> Kept {
         if self.store.is_none() {
-            return (Vec::new(), false);
+            return Kept::default();
         }
         self.on_disk(move |inner| {
             let roots = inner.options.issuer.roots(&[item.product()]);
-            let Some(store) = &inner.store else { return (Vec::new(), false) };
-            (store.read(&roots, &item), store.knows_chip(&roots, &item))
+            let Some(store) = &inner.store else { return Kept::default() };
+            let floors = roots.iter().map(|root| (*root, inner.floor(root, &item))).collect();
+            Kept { files: store.read(&roots, &item), of_chip: store.knows_chip(&roots, &item), floors }
         })
         .await
         .unwrap_or_default()
     }
 
+    /// The highest number of this list that was ever kept; 0 of what is no list. Reads a file.
+    pub(crate) fn floor(&self, root: &SpkiDigest, item: &Item) -> u64 {
+        let of_lists = self.store.as_ref().filter(|_| matches!(item, Item::Crl { .. }));
+        of_lists.map_or(0, |store| store.floor(root, item))
+    }
+
+    /// The least number that a list of this line may have: the highest seen. Where several simulators are listed, of the one
+    /// whose is lowest.
+    pub(crate) async fn list_floor(self: &Arc<Self>, item: Item) -> u64 {
+        let held = self.state().held.get(&item).map(|held| (held.entry.root, held.entry.number));
+        let roots = self.options.issuer.roots(&[item.product()]);
+        let looked = self.on_disk({
+            let roots = roots.clone();
+            move |inner| roots.iter().map(|root| inner.floor(root, &item)).collect::<Vec<_>>()
+        });
+        let kept = timeout(self.options.patience / 2, looked).await.ok().flatten().unwrap_or_default();
+        let of = |(index, root): (usize, &SpkiDigest)| {
+            let in_memory = held.filter(|(of, _)| of == root).map_or(0, |(_, number)| number);
+            in_memory.max(kept.get(index).copied().unwrap_or(0))
+        };
+        roots.iter().enumerate().map(of).min().unwrap_or(0)
+    }
+
     /// The first of these files that is the item; damaged ones are removed.
-    async fn read(self: &Arc<Self>, item: Item, found: Vec<Found>, now: UnixTime) -> Option<Arc<Entry>> {
-        for one in found {
+    async fn read(self: &Arc<Self>, item: Item, kept: Kept, now: UnixTime) -> Option<Arc<Entry>> {
+        let Kept { files, floors, .. } = kept;
+        for one in files {
             let age = SystemTime::now().duration_since(one.written).unwrap_or_default();
-            match self.judge(item, one.bytes, Effort::Held, now).await {
+            let judged = self.judge(item, one.bytes, Effort::Held, now).await.and_then(|entry| {
+                let least = floors.iter().find(|(root, _)| *root == entry.root).map_or(0, |(_, least)| *least);
+                entry.at_least(least).map(|()| entry)
+            });
+            match judged {
                 Ok(entry) => {
                     self.hold(item, &entry, age);
                     return Some(entry);
@@ -313,15 +375,19 @@ impl Inner {
             Item::Vcek { .. } => Lane::Stranger,
             _ => Lane::Standing,
         };
-        let taken = match lane {
-            Lane::Standing => Ok(()),
-            Lane::Stranger => state.strangers.take(started),
+        let (lane, taken) = match lane {
+            Lane::Standing => (lane, Ok(())),
+            Lane::Stranger => (lane, state.strangers.take(started)),
             Lane::Chip(chip) => {
                 let found = state.chips.get(&chip).map(|(_, bucket)| *bucket);
                 let mut bucket = found.unwrap_or_else(|| Bucket::full(self.options.each_chip, started));
-                let taken = bucket.take(started);
+                let own = bucket.take(started);
                 state.chips.put(chip, started + DAY, bucket);
-                taken
+                // Anybody may have used it up in this chip's name. It is no worse off than a chip that nobody has seen.
+                match own {
+                    Ok(()) => (lane, Ok(())),
+                    Err(own) => (Lane::Stranger, state.strangers.take(started).map_err(|other| other.min(own))),
+                }
             }
         };
         taken.map_err(|retry_after| FetchError::Budget { retry_after })?;
@@ -364,11 +430,17 @@ impl Inner {
         // A chain that is wanted for it is a request of its own.
         drop(permit);
         let entry = self.judge(item, bytes, Effort::Needed, now).await?;
-        self.keep(item, entry).await.map_err(FetchError::from)
+        self.keep(item, entry, now).await.map_err(FetchError::from)
     }
 
-    /// Takes a checked item into memory and folder, unless it is a list that goes back.
-    pub(crate) async fn keep(self: &Arc<Self>, item: Item, entry: Arc<Entry>) -> Result<Arc<Entry>, Unfit> {
+    /// Takes a checked item into memory and folder, unless it is a list that goes back: by its number or, where that is the held
+    /// one's, by what it revokes.
+    pub(crate) async fn keep(
+        self: &Arc<Self>,
+        item: Item,
+        entry: Arc<Entry>,
+        now: UnixTime,
+    ) -> Result<Arc<Entry>, Unfit> {
         if matches!(item, Item::Crl { .. }) {
             let held = self
                 .state()
@@ -376,11 +448,10 @@ impl Inner {
                 .get(&item)
                 .map_or(0, |held| if held.entry.root == entry.root { held.entry.number } else { 0 });
             let root = entry.root;
-            let kept =
-                self.on_disk(move |inner| inner.store.as_ref().map_or(0, |store| store.floor(&root, &item))).await;
-            let least = held.max(kept.unwrap_or(0));
-            if entry.number < least {
-                return Err(Unfit::Older { found: entry.number, least });
+            let kept = self.on_disk(move |inner| inner.floor(&root, &item)).await;
+            entry.at_least(held.max(kept.unwrap_or(0)))?;
+            if let Ok(held) = self.obtain(item, Effort::Held, now).await {
+                entry.covers(&held)?;
             }
         }
         self.hold(item, &entry, Duration::ZERO);
@@ -396,7 +467,11 @@ impl Inner {
 
     /// `age`: since the service was asked for it.
     fn hold(&self, item: Item, entry: &Arc<Entry>, age: Duration) {
-        let life = if matches!(item, Item::Crl { .. }) { self.options.refresh } else { CHAIN_AGE };
+        let life = match item {
+            Item::Crl { .. } => self.options.refresh,
+            Item::Chain { .. } => CHAIN_AGE,
+            Item::Vcek { .. } | Item::Vlek { .. } => DAY,
+        };
         let due = Instant::now() + life.saturating_sub(age);
         let mut state = self.state();
         state.uses += 1;
@@ -408,10 +483,9 @@ impl Inner {
                 state.chips.put(chip, now + DAY, Bucket::full(rate, now));
             }
         }
-        let is_leaf = |item: &Item| matches!(item, Item::Vcek { .. } | Item::Vlek { .. });
-        if is_leaf(&item) && state.held.len() >= self.options.max_leaves && !state.held.contains_key(&item) {
+        if item.is_leaf() && state.held.len() >= self.options.max_leaves && !state.held.contains_key(&item) {
             let mut leaves: Vec<_> =
-                state.held.iter().filter(|(item, _)| is_leaf(item)).map(|(item, held)| (held.used, *item)).collect();
+                state.held.iter().filter(|(item, _)| item.is_leaf()).map(|(item, held)| (held.used, *item)).collect();
             leaves.sort_by_key(|(used, _)| *used);
             for (_, old) in leaves.iter().take((self.options.max_leaves / 8).max(1)) {
                 state.held.remove(old);
@@ -449,7 +523,12 @@ impl Inner {
         act: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Option<T> {
         let this = Arc::clone(self);
-        tokio::task::spawn_blocking(move || act(&this)).await.ok()
+        let place = Arc::clone(&self.disk).acquire_owned().await.ok()?;
+        let act = move || {
+            let _place = place;
+            act(&this)
+        };
+        tokio::task::spawn_blocking(act).await.ok()
     }
 }
 
@@ -462,5 +541,24 @@ struct Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         self.inner.state().flights.remove(&self.item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_verifier::abi::{ProductLine, SigningKey};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = Options::amd().offline().kept_in(folder.path());
+        options.patience = Duration::from_millis(50);
+        let kds = Kds::open(options).unwrap();
+        let all = u32::try_from(DISK_AT_ONCE).unwrap();
+        let _hanging = Arc::clone(&kds.0.disk).acquire_many_owned(all).await.unwrap();
+        let list = Item::Crl { product: ProductLine::Milan, key: SigningKey::Vcek };
+        assert_eq!(kds.get(&[list], UnixTime::from_secs(0)).await.failures, [(list, FetchError::Folder)]);
     }
 }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use coffer_verifier::abi::{Report, SigningKey};
+use coffer_verifier::abi::{ProductLine, Report, SigningKey};
 use coffer_verifier::chain::CertificateRole;
-use coffer_verifier::{EndorsementKind, EndorsementRequest, Endorsements, UnixTime};
+use coffer_verifier::{
+    CrlIssuerError, CrlPolicy, EndorsementKind, EndorsementRequest, Endorsements, UnixTime, verify_crl,
+};
 use futures_util::future::join_all;
 
 use crate::address::Item;
 use crate::check::{Entry, Issuer, of_leaf};
-use crate::client::{Effort, Kds};
+use crate::client::{Effort, Inner, Kds};
 use crate::error::FetchError;
 
 /// What was found, for the judge, and what was not.
@@ -19,12 +21,14 @@ pub struct Collected {
     pub endorsements: Endorsements,
     /// What is not at hand, and why. A judgement that lacks nothing does without it.
     pub failures: Vec<(Item, FetchError)>,
+    /// Where no list is at hand: the highest number seen of one, below which no list that the report brought may be. Else 0.
+    pub list_floor: u64,
 }
 
 impl Kds {
     /// What `report` needs beside what it carries: its leaf, where none that fits is carried; a simulator's chain, likewise; the
-    /// list. What is held asks nobody; what is not is asked for at once and together. A list that came with the report, and is
-    /// of today by its dates, is not waited for, but the held one goes to the judge beside it.
+    /// list. What is held asks nobody; what is not is asked for at once and together. A list of its product line that came with the
+    /// report, is of today by its dates and not older than one seen is not waited for, but the held one goes to the judge beside it.
     pub async fn collect(&self, report: &Report, carried: &Endorsements, now: UnixTime) -> Collected {
         let key = report.signing_key();
         let mut all = Collected::default();
@@ -57,13 +61,21 @@ impl Kds {
         if matches!(self.0.options.issuer, Issuer::Simulated(_)) && !has_chain {
             others.extend(wanted(EndorsementKind::Intermediate(key), product));
         }
-        let dated = carried.crls().any(|list| list.validity().0 <= now && now <= list.validity().1);
-        for list in wanted(EndorsementKind::Crl(key), product) {
-            match self.0.obtain(list, Effort::Held, now).await {
-                Ok(entry) => all.endorsements.merge(&entry.bag),
-                Err(_) if dated => self.0.want(list, now),
-                Err(_) => others.push(list),
-            }
+        let lists = wanted(EndorsementKind::Crl(key), product);
+        let held = join_all(lists.iter().map(|list| self.0.obtain(*list, Effort::Held, now))).await;
+        let mut floors = Vec::new();
+        for (list, held) in lists.into_iter().zip(held) {
+            let floor = match held {
+                Ok(entry) => {
+                    all.endorsements.merge(&entry.bag);
+                    continue;
+                }
+                // It was waited for already.
+                Err(FetchError::Folder) => 0,
+                Err(_) => self.0.list_floor(list).await,
+            };
+            floors.push((list.product(), floor));
+            if self.0.brings(carried, list, floor, now) { self.0.want(list, now) } else { others.push(list) }
         }
         let ask = |items: Vec<Item>| async move {
             let asked = items.iter().map(|item| self.0.obtain(*item, Effort::Needed, now));
@@ -79,6 +91,10 @@ impl Kds {
         }
         // Of another line than it turned out to be.
         all.failures.retain(|(item, _)| product.is_none_or(|product| item.product() == product));
+        let of_line = |(line, _): &&(ProductLine, u64)| product == Some(*line) || floors.len() == 1;
+        if all.endorsements.crls().len() == 0 {
+            all.list_floor = floors.iter().find(of_line).map_or(0, |(_, floor)| *floor);
+        }
         all.endorsements.merge(&self.0.chains());
         all
     }
@@ -103,7 +119,37 @@ impl Kds {
     }
 }
 
+impl Inner {
+    /// True if a list that came with a report may stand for this one: of its line and of today, no older than one seen, and its root's,
+    /// where that is at hand. Whether it counts, the judge decides.
+    fn brings(&self, carried: &Endorsements, wanted: Item, floor: u64, now: UnixTime) -> bool {
+        let mut roots = carried.clone();
+        roots.merge(&self.chains());
+        let (issuer, anchors) = (&self.options.issuer, self.options.issuer.anchors());
+        carried.crls().any(|list| {
+            let (from, to) = list.validity();
+            let dated = from <= now && now <= to && list.number() >= floor;
+            dated
+                && match verify_crl(list, &roots, &anchors, now) {
+                    Ok(anchor) => issuer.is(&anchor) && anchor.product == wanted.product(),
+                    Err(CrlIssuerError::NoRoot) => list.product() == Some(wanted.product()),
+                    Err(_) => false,
+                }
+        })
+    }
+}
+
 impl Collected {
+    /// What is to be demanded about revocation in place of `policy`, which this does not widen.
+    pub fn crl_policy(&self, policy: &CrlPolicy) -> CrlPolicy {
+        match policy {
+            CrlPolicy::Waived => CrlPolicy::Waived,
+            CrlPolicy::Required if self.list_floor == 0 => CrlPolicy::Required,
+            CrlPolicy::Required => CrlPolicy::AtLeast(self.list_floor),
+            CrlPolicy::AtLeast(least) => CrlPolicy::AtLeast(self.list_floor.max(*least)),
+        }
+    }
+
     fn add(&mut self, item: Item, found: Result<Arc<Entry>, FetchError>) {
         match found {
             Ok(entry) => self.endorsements.merge(&entry.bag),

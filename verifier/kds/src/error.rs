@@ -35,6 +35,9 @@ pub enum FetchError {
     /// No answer in time.
     #[error("no whole answer in time")]
     Slow,
+    /// The folder's disk does not answer.
+    #[error("the folder of what is kept does not answer in time")]
+    Folder,
     /// An answer longer than any item.
     #[error("the answer is longer than {limit} bytes")]
     TooLong {
@@ -65,6 +68,7 @@ impl FetchError {
             Self::Slow | Self::Failed { .. } => {
                 "check the network and the mirror, or have the guest send its certificates"
             }
+            Self::Folder => "look at the disk that the folder is on",
             Self::TooLong { .. } | Self::Unfit(_) => "the service is not what it should be: check the mirror",
         }
     }

@@ -35,10 +35,12 @@ pub struct Options {
     pub strangers: Rate,
     /// Of these, requests at once.
     pub strangers_at_once: usize,
-    /// What reports of one chip that was seen before may make it ask: it has a new TCB now and then.
+    /// What reports of one chip that was seen before may make it ask: it has a new TCB now and then. Beyond that it is a stranger.
     pub each_chip: Rate,
     /// Leaves held in memory, and in the folder.
     pub max_leaves: usize,
+    /// Bytes that one import takes in.
+    pub max_import: usize,
 }
 
 impl Options {
@@ -57,6 +59,7 @@ impl Options {
             strangers_at_once: 4,
             each_chip: Rate { burst: 4, every: Duration::from_mins(5) },
             max_leaves: 4096,
+            max_import: 64 << 20,
         }
     }
 

@@ -4,6 +4,7 @@
 //! service has them), those of `coffer verify --certs` (`vcek.der`, `ask.pem`, …), and the folder of another client. Written out
 //! are AMD's names. A VLEK has none there; it is `vlek/v1/Milan/TCB-KEY.der`.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,12 @@ use std::sync::Arc;
 use coffer_rim::file::Writer;
 use coffer_verifier::abi::{ProductLine, SigningKey, SpkiDigest};
 use coffer_verifier::chain::{Certificate, CertificateRole, Crl};
-use coffer_verifier::{Endorsements, UnixTime};
+use coffer_verifier::{Endorsements, UnixTime, verify_certificate};
 
 use crate::address::Item;
-use crate::check::{Entry, Unfit, check, of_leaf};
+use crate::check::{Entry, Issuer, Unfit, check, of_leaf};
 use crate::client::{Effort, Inner, Kds};
-use crate::store::{self, LONGEST, walk};
+use crate::store::{self, Found, LONGEST, walk};
 
 /// One item in the folder.
 #[derive(Clone, Debug)]
@@ -66,25 +67,29 @@ impl Kds {
     pub async fn kept(&self, now: UnixTime) -> Vec<Kept> {
         self.load_chains(now).await;
         let read = move |inner: &Inner| {
-            let roots = inner.options.issuer.roots(&ProductLine::ALL);
-            let found = inner.store.as_ref().map(|store| store.all(&roots)).unwrap_or_default();
-            let chains = inner.chains();
+            let issuer = &inner.options.issuer;
+            let (roots, chains) = (issuer.roots(&ProductLine::ALL), inner.chains());
             let mut all = Vec::new();
-            for one in found {
-                let Ok(content) = content(&one.path, &one.bytes) else { continue };
-                for (item, bytes) in content.items() {
-                    let checked = check(&item, &bytes, &chains, &inner.options.issuer, now);
+            let mut see = |one: Found| {
+                let Ok(content) = content(&one.path, &one.bytes) else { return };
+                for (item, bytes) in content.items(issuer, now) {
+                    let checked = check(&item, &bytes, &chains, issuer, now)
+                        .and_then(|entry| entry.at_least(inner.floor(&entry.root, &item)).map(|()| entry));
                     let number = content.number(&item);
                     let state = checked.map(|entry| (entry.root, entry.from, entry.to));
                     all.push(Kept { item, file: one.path.clone(), state, number });
                 }
+            };
+            if let Some(store) = &inner.store {
+                store.each(&roots, &mut see);
             }
             all
         };
         self.0.on_disk(read).await.unwrap_or_default()
     }
 
-    /// Takes in every file below these paths that holds as of `now`.
+    /// Takes in every file below these paths that holds as of `now`, [`crate::Options::max_import`] bytes of them. Regular files alone
+    /// are opened; of links, those that are named.
     ///
     /// # Errors
     /// [`ShelfError`] if a path is not there.
@@ -99,34 +104,43 @@ impl Kds {
             }
         }
         let (mut all, mut done) = (Endorsements::new(), Imported::default());
-        let (mut lists, mut brought) = (Vec::new(), Vec::new());
+        let (mut lists, mut brought) = (Vec::new(), HashMap::new());
+        let (most, mut taken) = (self.0.options.max_import, 0);
         for file in files {
             // The number that stands beside a list.
             if file.ends_with("crl.number") {
                 continue;
             }
-            let Some(found) = store::read(file.clone(), LONGEST) else {
+            if taken >= most {
+                done.refused.push((file, Unfit::TooMuch { most }));
+                continue;
+            }
+            let Some(found) = store::read_named(file.clone(), LONGEST) else {
                 done.refused.push((file, Unfit::Unread { longest: LONGEST }));
                 continue;
             };
+            taken += found.bytes.len();
             match content(&found.path, &found.bytes) {
                 Ok(content) => {
                     all.merge(&content.certificates);
-                    brought.extend(content.certificates.certificates().map(|one| (one.to_pem(), found.path.clone())));
+                    for one in content.certificates.certificates() {
+                        brought.entry(one.der().to_vec()).or_insert_with(|| found.path.clone());
+                    }
                     lists.extend(content.lists.into_iter().map(|(item, bytes)| (item, bytes, found.path.clone())));
                 }
                 Err(unfit) => done.refused.push((found.path, unfit)),
             }
         }
         let certificates = Content { certificates: all, lists: Vec::new() };
-        let mut items: Vec<_> = certificates.items().into_iter().map(|(item, bytes)| (item, bytes, None)).collect();
+        let items = certificates.items(&self.0.options.issuer, now);
+        let mut items: Vec<_> = items.into_iter().map(|(item, bytes)| (item, bytes, None)).collect();
         items.extend(lists.into_iter().map(|(item, bytes, path)| (item, bytes, Some(path))));
         // What others rest on first.
         items.sort_by_key(|(item, ..)| !matches!(item, Item::Chain { .. }));
         for (item, bytes, path) in items {
             let path = path.unwrap_or_else(|| file_of(&brought, &bytes));
             let kept = match self.0.judge(item, bytes, Effort::Held, now).await {
-                Ok(entry) => self.0.keep(item, entry).await,
+                Ok(entry) => self.0.keep(item, entry, now).await,
                 Err(unfit) => Err(unfit),
             };
             match kept {
@@ -143,9 +157,9 @@ impl Kds {
     /// [`ShelfError`], the first file that cannot be written.
     pub async fn export(&self, folder: &Path, now: UnixTime) -> Result<Vec<PathBuf>, ShelfError> {
         let mut written = Vec::new();
-        for kept in self.kept(now).await {
-            let Ok(bytes) = fs::read(&kept.file) else { continue };
-            let Ok(entry) = self.0.judge(kept.item, bytes, Effort::Held, now).await else { continue };
+        for kept in self.kept(now).await.into_iter().filter(|kept| kept.state.is_ok()) {
+            let Some(found) = store::read(kept.file, LONGEST) else { continue };
+            let Ok(entry) = self.0.judge(kept.item, found.bytes, Effort::Held, now).await else { continue };
             let path = folder.join(amd_name(&kept.item, &entry));
             let failed = |source| ShelfError { path: path.clone(), source };
             if let Some(above) = path.parent() {
@@ -194,25 +208,45 @@ fn content(path: &Path, bytes: &[u8]) -> Result<Content, Unfit> {
 }
 
 /// Which file brought what an item begins with: a leaf, or the intermediate of a chain.
-fn file_of(brought: &[(String, PathBuf)], bytes: &[u8]) -> PathBuf {
+fn file_of(brought: &HashMap<Vec<u8>, PathBuf>, bytes: &[u8]) -> PathBuf {
     let mut one = Endorsements::new();
     let _ = one.add_certificates(bytes);
-    let first = one.certificates().find(|one| !matches!(one.role(), CertificateRole::Root(_)));
-    let pem = first.map(Certificate::to_pem).unwrap_or_default();
-    brought.iter().find(|(known, _)| *known == pem).map(|(_, path)| path.clone()).unwrap_or_default()
+    let mut first = one.certificates().filter(|one| !matches!(one.role(), CertificateRole::Root(_)));
+    first.next().and_then(|first| brought.get(first.der())).cloned().unwrap_or_default()
 }
 
 impl Content {
-    /// Each leaf, each pair of intermediate and root, each list, as a service would give it.
-    fn items(&self) -> Vec<(Item, Vec<u8>)> {
+    /// Each leaf, each intermediate with the roots that it holds under, each list, as a service would give it. One that holds under
+    /// none of them goes with one root of its line, so that it is refused by name.
+    ///
+    /// Anybody can make any number of either; what holds is as little as their issuer signed.
+    fn items(&self, issuer: &Issuer, now: UnixTime) -> Vec<(Item, Vec<u8>)> {
+        let anchors = issuer.anchors();
+        let holds = |one: &Certificate, others: &Endorsements| verify_certificate(one, others, &anchors, now).ok();
+        let is_root = |one: &&Certificate| matches!(one.role(), CertificateRole::Root(_));
+        let roots: Vec<_> = self.certificates.certificates().filter(is_root).collect();
+        let mut holding = Vec::new();
+        for root in &roots {
+            let mut alone = Endorsements::new();
+            if holds(root, &alone).is_some() && alone.add_certificates(root.der()).is_ok() {
+                holding.push((*root, alone));
+            }
+        }
         let mut all = Vec::new();
         for one in self.certificates.certificates() {
             if let Some(item) = one.leaf().and_then(of_leaf) {
                 all.push((item, one.der().to_vec()));
             }
             let CertificateRole::Intermediate(product, key) = one.role() else { continue };
-            let roots = self.certificates.certificates();
-            for root in roots.filter(|root| root.role() == CertificateRole::Root(product)) {
+            let of_line = |root: &Certificate| root.role() == CertificateRole::Root(product);
+            let above = |(root, alone): &(&Certificate, Endorsements)| {
+                of_line(root) && holds(one, alone).is_some_and(|anchor| anchor.spki_sha256 == root.spki_digest())
+            };
+            let mut above: Vec<_> = holding.iter().filter(|root| above(root)).map(|(root, _)| *root).collect();
+            if above.is_empty() {
+                above.extend(roots.iter().find(|root| of_line(root)));
+            }
+            for root in above {
                 all.push((Item::Chain { product, key }, (one.to_pem() + &root.to_pem()).into_bytes()));
             }
         }

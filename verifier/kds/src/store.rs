@@ -4,9 +4,10 @@
 //! names no chip, under `providers/TCB-KEY.der`. ISSUER is the SHA-256 of the root's public key, KEY that of the leaf's, TCB the
 //! field. Any file may go at any time, but with `crl.number` goes the memory of what was seen.
 //!
-//! Never: a file in place; more leaves than it may hold; a longer file than an item has.
+//! Never: a file in place; more leaves than it may hold; a longer file than an item has. Opens nothing there but regular files: a
+//! pipe or device in a file's place is no file, and is not waited for.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use coffer_rim::file::Writer;
+use coffer_rim::regular;
 use coffer_verifier::abi::SpkiDigest;
 
 use crate::address::Item;
@@ -108,8 +110,7 @@ impl Store {
         if let Item::Crl { .. } = item {
             Writer::private().write(&folder.join("crl.number"), entry.number.to_string().as_bytes())?;
         }
-        let is_leaf = matches!(item, Item::Vcek { .. } | Item::Vlek { .. });
-        if !is_leaf || path.exists() {
+        if !item.is_leaf() || path.exists() {
             return Writer::private().write(&path, &entry.bytes);
         }
         let mut leaves = self.leaves.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -121,7 +122,15 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the oldest eighth; gives how many are left.
+    /// A leaf was of use: it is not among the oldest any more.
+    pub(crate) fn touch(&self, item: &Item, entry: &Entry) {
+        let Some((folder, begin)) = self.leaf_place(&entry.root, item) else { return };
+        let path = folder.join(format!("{begin}{}.der", entry.spki));
+        // What is gone, or cannot be touched, is got again at worst.
+        let _ = opened(&path).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+
+    /// Removes the eighth whose last use is longest ago, by the times of the files; gives how many are left.
     fn make_room(&self) -> usize {
         let mut all: Vec<_> = leaves_in(&self.folder)
             .into_iter()
@@ -138,18 +147,16 @@ impl Store {
         all.len() - go
     }
 
-    /// Every file under these roots that may be an item.
-    pub(crate) fn all(&self, roots: &[SpkiDigest]) -> Vec<Found> {
-        let mut found = Vec::new();
+    /// Visits every file under these roots that may be an item.
+    pub(crate) fn each(&self, roots: &[SpkiDigest], visit: &mut dyn FnMut(Found)) {
         for root in roots {
             walk(&self.folder.join(root.to_string()), DEPTH, &mut |path| {
                 let name = path.extension().is_some_and(|end| end == "der" || end == "pem");
                 if name && let Some(one) = read(path.to_owned(), LONGEST) {
-                    found.push(one);
+                    visit(one);
                 }
             });
         }
-        found
     }
 }
 
@@ -196,11 +203,28 @@ fn walk_within(folder: &Path, depth: usize, left: &mut usize, visit: &mut dyn Fn
     }
 }
 
-/// A whole regular file; none if it is longer than `limit`.
+/// A whole regular file of a folder, no link; none if it is longer than `limit`.
 pub(crate) fn read(path: PathBuf, limit: usize) -> Option<Found> {
-    let file = File::open(&path).ok()?;
-    let data = file.metadata().ok().filter(fs::Metadata::is_file)?;
-    let written = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    let file = opened(&path).ok()?;
+    whole(file, path, limit)
+}
+
+/// The same of one that a person named, who may mean a link.
+pub(crate) fn read_named(path: PathBuf, limit: usize) -> Option<Found> {
+    let file = regular::open(OpenOptions::new().read(true), &path).ok()?;
+    whole(file, path, limit)
+}
+
+/// Looked at before it is opened, for a device may act on being opened; and after, for it may have changed meanwhile.
+fn opened(path: &Path) -> io::Result<File> {
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(io::Error::other("is no regular file"));
+    }
+    regular::open(OpenOptions::new().read(true), path)
+}
+
+fn whole(file: File, path: PathBuf, limit: usize) -> Option<Found> {
+    let written = file.metadata().and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
     let mut bytes = Vec::new();
     file.take(limit as u64 + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() <= limit).then_some(Found { path, bytes, written })

@@ -9,4 +9,6 @@ mod faults;
 mod flood;
 mod folder;
 mod genuine;
+mod hostile;
+mod lists;
 mod use_of_it;

@@ -73,7 +73,8 @@ async fn a_chip_that_is_known_gets_its_new_certificate_while_strangers_wait() {
             tokio::spawn(async move { collect(&kds, &fake(number)).await.failures.len() })
         })
         .collect();
-    service.is_asked("?blSPL", 2).await;
+    // The honest one was a stranger once; then nothing is left for any.
+    service.is_asked("?blSPL", 5).await;
     let mut tcb = coffer_simulator::default_tcb(product);
     let items: Vec<_> = (1..=10)
         .map(|_| {
@@ -82,13 +83,43 @@ async fn a_chip_that_is_known_gets_its_new_certificate_while_strangers_wait() {
         })
         .collect();
     let found = join_all(items.iter().map(|item| kds.get(std::slice::from_ref(item), crate::common::NOW))).await;
-    // Anybody may name a chip that is known, so each has a budget as well.
+    // Anybody may name a chip that is known, so each has a budget as well, and beyond it is a stranger.
     assert_eq!(found.iter().filter(|one| one.failures.is_empty()).count(), 3);
     assert!(found.iter().flat_map(|one| &one.failures).all(|(_, why)| matches!(why, FetchError::Budget { .. })));
     gate.send_replace(true);
     for one in hanging {
         assert_eq!(one.await.unwrap(), 1);
     }
+}
+
+#[tokio::test]
+async fn reports_that_nobody_signed_do_not_use_up_what_a_known_chip_has_for_its_new_tcb() {
+    let service = Service::honest().await;
+    let mut options = service.options();
+    options.strangers = Rate { burst: 20, every: Duration::from_mins(1) };
+    options.each_chip = Rate { burst: 2, every: Duration::from_hours(1) };
+    let kds = Kds::open(options).unwrap();
+    let honest = report(MILAN);
+    assert!(holds(&honest, &collect(&kds, &honest).await));
+    let mut forged = honest.clone();
+    // REPORTED_TCB, its microcode: as many TCBs as the chip has for itself, and then some.
+    for microcode in 1..=10 {
+        forged[0x187] = microcode;
+        assert!(!holds(&forged, &collect(&kds, &forged).await));
+    }
+    let product = MILAN;
+    let mut tcb = coffer_simulator::default_tcb(product);
+    tcb.microcode -= 1;
+    let item = Item::Vcek { product, chip: crate::common::installation().chip_id(product), tcb };
+    assert_eq!(kds.get(&[item], crate::common::NOW).await.failures, []);
+    // Who uses up both keeps it waiting, as it keeps strangers.
+    let mut last = Vec::new();
+    for microcode in 11..=40 {
+        forged[0x187] = microcode;
+        last = collect(&kds, &forged).await.failures;
+    }
+    assert!(matches!(last[..], [(Item::Vcek { .. }, FetchError::Budget { .. })]), "{last:?}");
+    assert!(service.asked("?blSPL") <= 22, "{}", service.asked("?blSPL"));
 }
 
 #[tokio::test]

@@ -107,6 +107,28 @@ async fn a_carried_list_is_not_waited_for_and_the_held_one_goes_with_it() {
 }
 
 #[tokio::test]
+async fn a_carried_list_of_another_line_or_root_stands_for_none() {
+    let product = ProductLine::Milan;
+    let bytes = report(product);
+    let parsed = Report::parse(&bytes).unwrap();
+    let other = installation().crl(ProductLine::Genoa, crate::common::SECONDS).unwrap();
+    // Its root at hand says that it is nobody's.
+    let mut forged = installation().crl(product, crate::common::SECONDS).unwrap();
+    *forged.last_mut().unwrap() ^= 1;
+    for list in [other, forged] {
+        let service =
+            Service::new(|path, _| path.ends_with("/crl").then_some(Reply::Late(Duration::from_millis(300)))).await;
+        let mut carried = Endorsements::new();
+        carried.add_crl(&list).unwrap();
+        carried.add_certificates(installation().anchor(product).unwrap().ark).unwrap();
+        let found = service.client().collect(&parsed, &carried, NOW).await;
+        assert_eq!(found.endorsements.crls().len(), 1, "waited for");
+        carried.merge(&found.endorsements);
+        assert_eq!(crate::common::judged(&bytes, &carried, NOW), coffer_verifier::Verdict::Accepted);
+    }
+}
+
+#[tokio::test]
 async fn a_list_of_some_age_is_asked_for_anew_beside_its_use() {
     let (gate, gated) = watch::channel(false);
     let service =

@@ -153,6 +153,11 @@ impl Crl {
         &self.issuer
     }
 
+    /// True if whatever `other` revokes is revoked here too.
+    pub fn covers(&self, other: &Self) -> bool {
+        other.revoked.iter().all(|serial| self.revokes(serial))
+    }
+
     /// True if the list names this serial number (content of the INTEGER).
     pub(crate) fn revokes(&self, serial: &[u8]) -> bool {
         self.revoked.iter().any(|listed| trim(listed) == trim(serial))

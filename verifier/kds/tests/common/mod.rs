@@ -106,7 +106,17 @@ pub fn judged(report: &[u8], found: &Endorsements, at: UnixTime) -> Verdict {
 }
 
 pub fn judge(report: &[u8], found: &Endorsements, anchors: TrustAnchors, at: UnixTime) -> Verdict {
-    let verifier = Verifier { anchors, crl: CrlPolicy::Required, policy: EvidencePolicy::default_floor() };
+    judge_under(report, found, anchors, CrlPolicy::Required, at)
+}
+
+pub fn judge_under(
+    report: &[u8],
+    found: &Endorsements,
+    anchors: TrustAnchors,
+    crl: CrlPolicy,
+    at: UnixTime,
+) -> Verdict {
+    let verifier = Verifier { anchors, crl, policy: EvidencePolicy::default_floor() };
     let expected = Expected { report_data: ExpectedReportData::Any, guest: ExpectedGuest::WhateverThePolicyAdmits };
     let evidence = Evidence { report: report.to_vec(), ..Evidence::default() };
     let appraisal = verifier.judge(&evidence, found, &expected, at);

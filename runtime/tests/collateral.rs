@@ -106,4 +106,30 @@ fn what_is_missing_is_fetched_kept_listed_and_carried_to_a_site_without_a_networ
     let said = coffer(&home, &["collateral", "ls", "--allow-simulated"]);
     let said = String::from_utf8(said.stdout).unwrap();
     assert!(said.starts_with("ITEM") && said.contains("VCEK of Milan chip") && said.contains("of use"), "{said}");
+
+    // A list below the number seen counts neither where it is kept nor where it is brought.
+    let list = kept.as_array().unwrap().iter().find(|one| one["item"]["kind"] == "crl").unwrap();
+    let list = Path::new(list["file"].as_str().unwrap());
+    std::fs::write(list.with_file_name("crl.number"), "999").unwrap();
+    assert_eq!(json(&home, &with(&["--offline"]), 5)["reasons"][0]["code"], "endorsement-missing");
+    let brought = format!("{out}/vcek/v1/Milan/crl");
+    let old = json(&home, &[&verify[..], &["--offline", "--crl", &brought]].concat(), 5);
+    assert_eq!(old["reasons"][0]["code"], "crl-number", "{old}");
+    let none = ["verify", &report, "--allow-simulated", "--crl", &brought, "--certs", &path("evidence")];
+    assert_eq!(json(&home, &none, 0)["verdict"], "accepted", "who keeps nothing has seen nothing");
+}
+
+#[test]
+fn what_lies_in_a_folder_and_is_no_file_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, folder) = (dir.path().join("home"), dir.path().join("evidence"));
+    let evidence = folder.to_str().unwrap();
+    json(&home, &["sim", "evidence", "--out", evidence], 0);
+    std::fs::remove_file(folder.join("crl.der")).unwrap();
+    assert!(Command::new("mkfifo").arg(folder.join("crl.der")).status().unwrap().success());
+    let report = format!("{evidence}/report.bin");
+    let said = json(&home, &["verify", &report, "--allow-simulated", "--certs", evidence], 3);
+    assert!(said["error"]["message"].as_str().unwrap().contains("no regular file"), "{said}");
+    let said = json(&home, &["collateral", "import", "--allow-simulated", evidence], 0);
+    assert_eq!(said["items"].as_array().unwrap().len(), 2, "{said}");
 }

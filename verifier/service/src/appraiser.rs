@@ -16,7 +16,7 @@ use coffer_verifier::abi::{ChipId, Report};
 use coffer_verifier::ear::{
     EarClaims, Issuer, Judged, NamedBinding, Nonce, Terms, TokenId, VerifierBuild, Word, WordError,
 };
-use coffer_verifier::{Appraisal, ConnectionChain, Endorsements, ExpectedReportData, UnixTime};
+use coffer_verifier::{Appraisal, ConnectionChain, Endorsements, ExpectedReportData, UnixTime, Verifier};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -160,7 +160,10 @@ impl Appraiser {
         others.merge(&self.endorsements);
         others.merge(&found.endorsements);
         let chain = self.chains.of(policy, &asked.presented.evidence().report);
-        let appraisal = policy.verifier.judge_presented(&chain, &asked.presented, &others, demanded, now);
+        let crl = found.crl_policy(&policy.verifier.crl);
+        let raised = (crl != policy.verifier.crl).then(|| Verifier { crl, ..policy.verifier.clone() });
+        let verifier = raised.as_ref().unwrap_or(&policy.verifier);
+        let appraisal = verifier.judge_presented(&chain, &asked.presented, &others, demanded, now);
         policy.lower(appraisal, now)
     }
 

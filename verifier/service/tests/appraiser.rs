@@ -35,9 +35,13 @@ impl World {
     }
 
     fn ask(&self, request: &Value, now: UnixTime) -> Result<Answer, Refusal> {
+        self.ask_with(request, &Collected::default(), now)
+    }
+
+    fn ask_with(&self, request: &Value, found: &Collected, now: UnixTime) -> Result<Answer, Refusal> {
         let asked = one(request.to_string().as_bytes())?;
         let admitted = self.appraiser.admit(asked, &self.challenges, now)?;
-        self.appraiser.answer(admitted, &Collected::default(), now, [3; 16])
+        self.appraiser.answer(admitted, found, now, [3; 16])
     }
 
     fn answer(&self, request: &Value) -> Value {
@@ -67,6 +71,19 @@ fn simulated_evidence_is_refused_unless_the_policy_lists_its_root() {
     assert_eq!((verdict(&answer), &answer["appraisal"]["simulated"]), ("accepted", &json!(true)));
     let unknown = world.ask(&with(request, json!({ "policy": "none" })), NOW).err();
     assert_eq!(unknown, Some(Refusal::Policy("none".into())));
+}
+
+#[test]
+fn a_list_that_came_with_the_evidence_is_no_older_than_one_that_was_seen() {
+    let world = World::new();
+    let request = with(asks(&evidence(SECONDS, [5; 64])), json!({ "policy": "lab" }));
+    for (list_floor, expected) in [(0, "accepted"), (1, "accepted"), (u64::MAX, "not-authentic")] {
+        let mut found = Collected::default();
+        found.list_floor = list_floor;
+        let answer = read(&world.ask_with(&request, &found, NOW).ok().unwrap());
+        assert_eq!(verdict(&answer), expected, "{list_floor}");
+        assert_eq!(codes(&answer).contains(&"crl-number"), expected != "accepted");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use coffer_kds::{Base, Collected, Failures};
 use coffer_policies::{Policy, reads_as_built_in};
+use coffer_rim::regular;
 use coffer_runtime::simulator;
 use coffer_verifier::abi::{Report, ReportData, SpkiDigest};
 use coffer_verifier::ear::{NamedBinding, Nonce};
@@ -190,7 +191,7 @@ fn decide(
     let anchors = anchors(args.allow_simulated, &args.anchor, context)?;
     let now = args.at.unwrap_or_else(|| SystemTime::now().into());
     let crl = if args.no_crl { CrlPolicy::Waived } else { CrlPolicy::Required };
-    let verifier = Verifier { anchors, crl, policy: policy.rules.clone() };
+    let mut verifier = Verifier { anchors, crl, policy: policy.rules.clone() };
     let mut others = match endorsements(args)? {
         Ok(others) => others,
         Err(error) => {
@@ -206,6 +207,7 @@ fn decide(
     if args.fetch {
         let found = fetched(args, &verifier.anchors, evidence, &others, now, context)?;
         others.merge(&found.endorsements);
+        verifier.crl = found.crl_policy(&verifier.crl);
         not_fetched = found.failures;
     }
     let appraisal = judge(&verifier, &others, now);
@@ -244,32 +246,43 @@ pub fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     Ok(bytes)
 }
 
+type Reader = fn(&Path) -> Result<Vec<u8>, CliError>;
+
+/// Files of `--certs`, without `.der` or `.pem`, and which is a list.
+const CERTS: [(&str, bool); 6] =
+    [("vcek", false), ("vlek", false), ("ask", false), ("asvk", false), ("ark", false), ("crl", true)];
+
+/// Reads what lies in a folder: nobody named it, and a pipe or device there is refused and not waited for.
+fn lying(path: &Path) -> Result<Vec<u8>, CliError> {
+    regular::read(path, MAX_FILE).class_while(Class::Config, format!("reading {}", path.display()))
+}
+
 /// The bag of everything named on the command line. The inner error is a certificate that is one, but must not be used.
 fn endorsements(args: &Judging) -> Result<Result<Endorsements, EndorsementError>, CliError> {
-    let mut certificates: Vec<PathBuf> =
-        [&args.vcek, &args.vlek, &args.ask, &args.asvk, &args.ark].into_iter().flatten().cloned().collect();
-    let mut crls = args.crl.clone();
+    let named = [&args.vcek, &args.vlek, &args.ask, &args.asvk, &args.ark].into_iter().flatten();
+    let mut files: Vec<(PathBuf, bool, Reader)> = named.map(|path| (path.clone(), false, read as Reader)).collect();
+    files.extend(args.crl.iter().map(|path| (path.clone(), true, read as Reader)));
     if let Some(folder) = &args.certs {
         std::fs::read_dir(folder).class_while(Class::Config, format!("reading {}", folder.display()))?;
-        let found = |names: &[&str]| -> Vec<PathBuf> {
-            let names = names.iter().flat_map(|name| ["der", "pem"].map(|form| format!("{name}.{form}")));
-            names.map(|name| folder.join(name)).filter(|path| path.exists()).collect()
-        };
-        let (named, lists) = (found(&["vcek", "vlek", "ask", "asvk", "ark"]), found(&["crl"]));
-        if named.is_empty() && lists.is_empty() {
+        let before = files.len();
+        for (name, is_crl) in CERTS {
+            let paths = ["der", "pem"].map(|form| folder.join(format!("{name}.{form}")));
+            files.extend(paths.into_iter().filter(|path| path.exists()).map(|path| (path, is_crl, lying as Reader)));
+        }
+        if files.len() == before {
             tracing::warn!(
                 "{}: there is no vcek, vlek, ask, asvk, ark or crl, .der or .pem, and other names are passed over; `coffer \
                  collateral import` takes files of any name",
                 folder.display()
             );
         }
-        certificates.extend(named);
-        crls.extend(lists);
     }
+    // Certificates before lists.
+    files.sort_by_key(|(_, is_crl, _)| *is_crl);
     let mut all = Endorsements::new();
-    for (path, is_crl) in certificates.iter().map(|path| (path, false)).chain(crls.iter().map(|path| (path, true))) {
+    for (path, is_crl, read) in &files {
         let bytes = read(path)?;
-        let added = if is_crl { all.add_crl(&bytes) } else { all.add_certificates(&bytes) };
+        let added = if *is_crl { all.add_crl(&bytes) } else { all.add_certificates(&bytes) };
         match added {
             Ok(()) => {}
             Err(error) if error.is_malformed() => {

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use coffer_rim::chain;
 use coffer_verifier::abi::{ChipId, SpkiDigest};
+use coffer_verifier::chain::CertificateRole;
 use coffer_verifier::{Endorsements, UnixTime};
 use futures_util::future::join_all;
 use tokio::sync::{Semaphore, watch};
@@ -253,11 +254,18 @@ impl Inner {
         of_lists.map_or(0, |store| store.floor(root, item))
     }
 
-    /// The least number that a list of this line may have: the highest seen. Where several simulators are listed, of the one
-    /// whose is lowest.
-    pub(crate) async fn list_floor(self: &Arc<Self>, item: Item) -> u64 {
+    /// The least number that a list of this line may have: the highest seen; 0 where none was. Of several simulators, it is that of
+    /// those whose root is among `at_hand`, where any is; and of them the one whose is lowest.
+    pub(crate) async fn list_floor(self: &Arc<Self>, item: Item, at_hand: &Endorsements) -> u64 {
         let held = self.state().held.get(&item).map(|held| (held.entry.root, held.entry.number));
-        let roots = self.options.issuer.roots(&[item.product()]);
+        let mut roots = self.options.issuer.roots(&[item.product()]);
+        let role = CertificateRole::Root(item.product());
+        let named: Vec<_> =
+            at_hand.certificates().filter(|one| one.role() == role).map(|one| one.spki_digest()).collect();
+        let known = roots.iter().any(|root| named.contains(root));
+        if known {
+            roots.retain(|root| named.contains(root));
+        }
         let looked = self.on_disk({
             let roots = roots.clone();
             move |inner| roots.iter().map(|root| inner.floor(root, &item)).collect::<Vec<_>>()
@@ -267,7 +275,7 @@ impl Inner {
             let in_memory = held.filter(|(of, _)| of == root).map_or(0, |(_, number)| number);
             in_memory.max(kept.get(index).copied().unwrap_or(0))
         };
-        roots.iter().enumerate().map(of).min().unwrap_or(0)
+        roots.iter().enumerate().map(of).filter(|least| known || *least > 0).min().unwrap_or(0)
     }
 
     /// The first of these files that is the item; damaged ones are removed.

@@ -64,6 +64,11 @@ impl Kds {
         let lists = wanted(EndorsementKind::Crl(key), product);
         let held = join_all(lists.iter().map(|list| self.0.obtain(*list, Effort::Held, now))).await;
         let mut floors = Vec::new();
+        let mut at_hand = Endorsements::new();
+        if held.iter().any(Result::is_err) {
+            at_hand.merge(carried);
+            at_hand.merge(&self.0.chains());
+        }
         for (list, held) in lists.into_iter().zip(held) {
             let floor = match held {
                 Ok(entry) => {
@@ -72,10 +77,10 @@ impl Kds {
                 }
                 // It was waited for already.
                 Err(FetchError::Folder) => 0,
-                Err(_) => self.0.list_floor(list).await,
+                Err(_) => self.0.list_floor(list, &at_hand).await,
             };
             floors.push((list.product(), floor));
-            if self.0.brings(carried, list, floor, now) { self.0.want(list, now) } else { others.push(list) }
+            if self.0.brings(carried, &at_hand, list, floor, now) { self.0.want(list, now) } else { others.push(list) }
         }
         let ask = |items: Vec<Item>| async move {
             let asked = items.iter().map(|item| self.0.obtain(*item, Effort::Needed, now));
@@ -122,15 +127,13 @@ impl Kds {
 impl Inner {
     /// True if a list that came with a report may stand for this one: of its line and of today, no older than one seen, and its root's,
     /// where that is at hand. Whether it counts, the judge decides.
-    fn brings(&self, carried: &Endorsements, wanted: Item, floor: u64, now: UnixTime) -> bool {
-        let mut roots = carried.clone();
-        roots.merge(&self.chains());
+    fn brings(&self, carried: &Endorsements, at_hand: &Endorsements, wanted: Item, floor: u64, now: UnixTime) -> bool {
         let (issuer, anchors) = (&self.options.issuer, self.options.issuer.anchors());
         carried.crls().any(|list| {
             let (from, to) = list.validity();
             let dated = from <= now && now <= to && list.number() >= floor;
             dated
-                && match verify_crl(list, &roots, &anchors, now) {
+                && match verify_crl(list, at_hand, &anchors, now) {
                     Ok(anchor) => issuer.is(&anchor) && anchor.product == wanted.product(),
                     Err(CrlIssuerError::NoRoot) => list.product() == Some(wanted.product()),
                     Err(_) => false,

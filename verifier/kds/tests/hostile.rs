@@ -91,10 +91,10 @@ async fn a_pipe_in_place_of_a_file_is_no_file_and_holds_nobody() {
     for file in files.iter().chain([&number]) {
         fs::remove_file(file).unwrap();
         pipe(file);
-        let (kds, report) = (open(), report.clone());
+        let (kds, theirs) = (open(), report.clone());
         ends(async move {
             kds.kept(NOW).await;
-            assert!(holds(&report, &collect(&kds, &report).await));
+            assert!(holds(&theirs, &collect(&kds, &theirs).await));
         })
         .await;
         // Nor is it replaced: whoever made it may say why.

@@ -1,12 +1,10 @@
 //! Files and standard input that a person names: read whole, and never more of them than could be meant. A device that never
 //! ends, or a disk image given by mistake, is refused after that much. A pipe that a person names (`<(…)`, `/dev/stdin`) is waited for;
-//! what merely lies in a folder is opened only where it is a regular file ([`regular`]).
+//! what merely lies in a folder is opened only where it is a regular file (`crate::regular`).
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
-
-use crate::regular;
 
 /// More than any document has: specs, policies, manifests, keys, lists, certificates.
 pub const DOCUMENT: u64 = 4 << 20;
@@ -63,7 +61,7 @@ fn collect(
             if all.len() == files {
                 return Err(too_many(format!("more than {files} files")));
             }
-            let text = regular::read_text(&path, most).map_err(|error| of(&path, error))?;
+            let text = read_text(&path, most).map_err(|error| of(&path, error))?;
             all.push((path, text));
         }
     }

@@ -74,15 +74,16 @@ impl<T: DeserializeOwned> Looked<'_, T> {
                         }
                     }
                 }
-                other => match self.why(other.clone()) {
-                    // By itself it lacks what may stand beside it.
-                    Some(why) => match lacking(&why) {
-                        Some(field) if table.contains_key(field) => {}
-                        Some(_) => self.say(self.road.len() - 1, "", &why),
-                        None => self.say(self.road.len(), "", &why),
-                    },
-                    None => {}
-                },
+                other => {
+                    if let Some(why) = self.why(other.clone()) {
+                        match lacking(&why) {
+                            // By itself it lacks what stands beside it.
+                            Some(field) if table.contains_key(field) => {}
+                            Some(_) => self.say(self.road.len() - 1, "", &why),
+                            None => self.say(self.road.len(), "", &why),
+                        }
+                    }
+                }
             }
             self.road.pop();
         }

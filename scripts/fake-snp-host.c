@@ -268,9 +268,12 @@ static int answered(int fd, uint32_t request, void *data)
         case CAP_EXIT_HYPERCALL: return 1 << MAP_GPA_RANGE;
         default: return real_ioctl(fd, request, data);
         }
-    case KVM_CREATE_VM:
-        fprintf(calls, "{\"call\": \"machine\", \"type\": %lu}\n", (uintptr_t)data);
-        return real_ioctl(fd, request, (uintptr_t)data == SNP_VM ? 0 : data);
+    case KVM_CREATE_VM: {
+        // QEMU asks again where a signal came in between (EINTR): it is one machine, once there is one.
+        int machine = real_ioctl(fd, request, (uintptr_t)data == SNP_VM ? 0 : data);
+        if (machine >= 0) fprintf(calls, "{\"call\": \"machine\", \"type\": %lu}\n", (uintptr_t)data);
+        return machine;
+    }
     case KVM_ENABLE_CAP: {
         const struct kvm_enable_cap *cap = data;
         if (cap->cap != CAP_EXIT_HYPERCALL) return real_ioctl(fd, request, data);

@@ -255,7 +255,9 @@ impl<'a> Story<'a> {
         let mut files = Vec::new();
         names(&self.here(), "", &mut files)?;
         let mut counted = BTreeMap::<String, u64>::new();
-        files.into_iter().for_each(|name| *counted.entry(name).or_default() += 1);
+        for name in files {
+            *counted.entry(name).or_default() += 1;
+        }
         seen.insert("files".into(), json!(counted));
         Ok(seen)
     }

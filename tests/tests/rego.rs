@@ -69,7 +69,7 @@ fn faults(text: &str) -> Vec<String> {
         Some(at) if lines.get(at + 1).is_none_or(|next| next.is_empty()) => {}
         _ => fault(package.unwrap_or(0), "a package, and an empty line behind it"),
     }
-    if lines.iter().any(|line| *line == "import rego.v1") {
+    if lines.contains(&"import rego.v1") {
         fault(0, "Rego is v1 by itself");
     }
     found

@@ -93,6 +93,7 @@ impl Trail {
 
     /// The same, waiting so long for others.
     #[cfg(test)]
+    #[must_use]
     pub fn waiting(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use coffer_rim::chain;
 use coffer_verifier::abi::{ChipId, SpkiDigest};
-use coffer_verifier::chain::CertificateRole;
+use coffer_verifier::chain::{Certificate, CertificateRole};
 use coffer_verifier::{Endorsements, UnixTime};
 use futures_util::future::join_all;
 use tokio::sync::{Semaphore, watch};
@@ -261,7 +261,7 @@ impl Inner {
         let mut roots = self.options.issuer.roots(&[item.product()]);
         let role = CertificateRole::Root(item.product());
         let named: Vec<_> =
-            at_hand.certificates().filter(|one| one.role() == role).map(|one| one.spki_digest()).collect();
+            at_hand.certificates().filter(|one| one.role() == role).map(Certificate::spki_digest).collect();
         let known = roots.iter().any(|root| named.contains(root));
         if known {
             roots.retain(|root| named.contains(root));

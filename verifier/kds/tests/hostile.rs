@@ -32,7 +32,7 @@ fn pipe(path: &Path) {
 
 /// What hangs for good is a failure, and not a test that goes on for ever.
 async fn ends<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    tokio::time::timeout(Duration::from_secs(60), tokio::spawn(work)).await.expect("it does not end").unwrap()
+    tokio::time::timeout(Duration::from_mins(1), tokio::spawn(work)).await.expect("it does not end").unwrap()
 }
 
 #[tokio::test]

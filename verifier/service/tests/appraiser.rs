@@ -78,8 +78,7 @@ fn a_list_that_came_with_the_evidence_is_no_older_than_one_that_was_seen() {
     let world = World::new();
     let request = with(asks(&evidence(SECONDS, [5; 64])), json!({ "policy": "lab" }));
     for (list_floor, expected) in [(0, "accepted"), (1, "accepted"), (u64::MAX, "not-authentic")] {
-        let mut found = Collected::default();
-        found.list_floor = list_floor;
+        let found = Collected { list_floor, ..Collected::default() };
         let answer = read(&world.ask_with(&request, &found, NOW).ok().unwrap());
         assert_eq!(verdict(&answer), expected, "{list_floor}");
         assert_eq!(codes(&answer).contains(&"crl-number"), expected != "accepted");

@@ -148,16 +148,13 @@ impl<'a, S: Sink> Walk<'a, S> {
                 Some(folder) => self.one(folder, &name).or_else(gone)?,
                 None => None,
             };
-            match within.map(|both| self.open(both)).transpose().or_else(gone)? {
-                Some(folder) => {
-                    let both = folder.below.is_some();
-                    levels.push(Level { names: names(&folder.upper)?.into_iter(), both, before });
-                    here = Some(folder);
-                }
-                None => {
-                    self.let_go();
-                    self.path.truncate(before);
-                }
+            if let Some(folder) = within.map(|both| self.open(both)).transpose().or_else(gone)? {
+                let both = folder.below.is_some();
+                levels.push(Level { names: names(&folder.upper)?.into_iter(), both, before });
+                here = Some(folder);
+            } else {
+                self.let_go();
+                self.path.truncate(before);
             }
         }
         self.sink.end()?;

@@ -85,7 +85,7 @@ impl Ingress {
 
     async fn open(&mut self) -> (AttestedConnection<usize>, OpenStream<DuplexStream>, DuplexStream) {
         let connection = self.connect().await;
-        let mut stream = open_stream(connection.channel()).await.unwrap();
+        let stream = open_stream(connection.channel()).await.unwrap();
         let workload = self.workloads.recv().await.unwrap();
         (connection, stream, workload)
     }

@@ -87,9 +87,9 @@ mod tests {
     fn a_short_flag_is_said_with_dockers_long_name_of_it() {
         let shorts = [
             ("run", "-c", "--cpu-shares"),
-            ("stop", "-s", "--signal"),
+            ("pull", "-a", "--all-tags"),
             ("rm", "-l", "--link"),
-            ("images", "-a", "--all"),
+            ("push", "-a", "--all-tags"),
             ("", "-H", "--host"),
             ("", "-c", "--context"),
             ("", "-l", "--log-level"),

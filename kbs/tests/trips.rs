@@ -98,8 +98,8 @@ impl Transaction for WatchedTransaction {
     }
 }
 
-/// A broker on a file, watched.
-async fn watched() -> (Kbs, Watched) {
+/// A broker on a file, watched, whose event loop is this thread and one more.
+async fn watched() -> (Kbs, Watched, BTreeSet<String>) {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     init(&state, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
@@ -113,13 +113,9 @@ async fn watched() -> (Kbs, Watched) {
         async |state| State::open_with(state, rows).await.unwrap(),
     )
     .await;
-    (kbs, watched)
-}
-
-/// The threads of the event loop: this one and one more, which may be another once somebody has attested.
-async fn event_loop() -> BTreeSet<String> {
     let worker = tokio::spawn(async { std::thread::current().id() }).await.unwrap();
-    [worker, std::thread::current().id()].map(|id| format!("{id:?}")).into()
+    let event_loop = [worker, std::thread::current().id()].map(|id| format!("{id:?}"));
+    (kbs, watched, event_loop.into())
 }
 
 /// What was asked since the last look: from the event loop, and beside it.
@@ -133,13 +129,12 @@ fn asked(watched: &Watched, event_loop: &BTreeSet<String>) -> (Vec<&'static str>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_further_secret_asks_the_database_nothing_from_the_event_loop_and_commits_once() {
-    let (kbs, watched) = watched().await;
+    let (kbs, watched, event_loop) = watched().await;
     let guest = Guest::usual();
     kbs.put(PATH, true).await;
     kbs.admit(guest.measurement, guest.document.digest()).await;
     let client = kbs.connect(guest).await.unwrap();
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
-    let event_loop = event_loop().await;
     for _ in 0..3 {
         asked(&watched, &event_loop);
         assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
@@ -152,8 +147,7 @@ async fn a_further_secret_asks_the_database_nothing_from_the_event_loop_and_comm
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_a_secret_is_said_to_be_asks_from_the_event_loop_only_who_asks() {
-    let (kbs, watched) = watched().await;
-    let event_loop = event_loop().await;
+    let (kbs, watched, event_loop) = watched().await;
     kbs.put(PATH, true).await;
     let admin = kbs.admin().await;
     asked(&watched, &event_loop);
@@ -165,12 +159,11 @@ async fn what_a_secret_is_said_to_be_asks_from_the_event_loop_only_who_asks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn who_attests_asks_nothing_from_the_event_loop() {
-    let (kbs, watched) = watched().await;
+    let (kbs, watched, event_loop) = watched().await;
     let guest = Guest::usual();
     kbs.put(PATH, true).await;
     kbs.admit(guest.measurement, guest.document.digest()).await;
     drop(kbs.connect(guest.clone()).await.unwrap());
-    let event_loop = event_loop().await;
     asked(&watched, &event_loop);
     kbs.connect(guest).await.unwrap();
     assert_eq!(asked(&watched, &event_loop).0, Vec::<&str>::new());
@@ -178,7 +171,7 @@ async fn who_attests_asks_nothing_from_the_event_loop() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_expires_while_the_ledger_is_waited_for_is_not_released() {
-    let (kbs, watched) = watched().await;
+    let (kbs, watched, _) = watched().await;
     let guest = Guest::usual();
     kbs.put(PATH, true).await;
     let until = Expiry::At(UnixTime(i64::try_from(unix()).unwrap() + 600));

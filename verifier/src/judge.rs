@@ -143,27 +143,33 @@ impl Verifier {
     ) -> Result<VerifiedReport, VerifyError> {
         let report = well_formed(&evidence.report, trail)?;
         let rests_on = self.rests_on(&report, evidence, endorsements);
-        let verified = if let Some((chain, signature)) = connection.get(&rests_on, &evidence.report, now) {
-            let verified = chain.check_report(&report, signature, report_data, now, trail);
-            let verified = verified.inspect_err(|_| trail.lines.extend(chain.lines_at(now)))?.under(&chain);
-            if signature == ReportSignature::Unchecked {
-                connection.keep(rests_on, chain, &evidence.report);
-            }
-            verified
-        } else {
-            let mut own = Trail::new();
-            let found = sent(evidence, &mut own).and_then(|sent| {
-                let lines = own.lines.clone();
-                let bags = [&sent, endorsements, Endorsements::amd()];
-                let given = Given { bags: &bags, anchors: &self.anchors, crl: &self.crl, now };
-                let (chain, verified) = VerifiedChain::authenticate(&report, &given, report_data, &mut own)?;
-                Ok((chain.behind(lines), verified))
+        if let Some((chain, signature)) = connection.get(&rests_on, &evidence.report, now) {
+            let verified = chain.check_report(&report, signature, report_data, now, trail).and_then(|verified| {
+                if signature == ReportSignature::Unchecked {
+                    connection.keep(rests_on, chain.clone(), &evidence.report);
+                }
+                verified.with_spec(&evidence.workload_spec, trail)
             });
-            trail.append(own);
-            let (chain, verified) = found?;
-            connection.keep(rests_on, chain, &evidence.report);
-            verified
-        };
+            // A report that fails has nothing to hold the chain's lines, and they are said of it all the same.
+            return match verified {
+                Ok(verified) => Ok(verified.under(&chain)),
+                Err(error) => {
+                    trail.lines.extend(chain.lines_at(now));
+                    Err(error)
+                }
+            };
+        }
+        let mut own = Trail::new();
+        let found = sent(evidence, &mut own).and_then(|sent| {
+            let lines = own.lines.clone();
+            let bags = [&sent, endorsements, Endorsements::amd()];
+            let given = Given { bags: &bags, anchors: &self.anchors, crl: &self.crl, now };
+            let (chain, verified) = VerifiedChain::authenticate(&report, &given, report_data, &mut own)?;
+            Ok((chain.behind(lines), verified))
+        });
+        trail.append(own);
+        let (chain, verified) = found?;
+        connection.keep(rests_on, chain, &evidence.report);
         verified.with_spec(&evidence.workload_spec, trail)
     }
 

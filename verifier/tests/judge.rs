@@ -280,6 +280,16 @@ fn a_connections_chain_is_verified_once_and_again_when_anything_under_it_changes
         altered.report[at] ^= 1;
         assert_eq!(codes(&ask(&verifier, &altered, &none, world.now)), ["signature"], "{at:#x}");
     }
+    // What fails under a kept chain is said with all that was checked of it, as under a chain of its own.
+    let (mut signature, mut spec) = (one.clone(), one.clone());
+    signature.report[offset::S] ^= 1;
+    spec.workload_spec = vec![1];
+    for (failing, code) in [(signature, "signature"), (spec, "workload-spec")] {
+        let (kept, alone) =
+            (ask(&verifier, &failing, &none, world.now), verifier.judge(&failing, &none, &want, world.now));
+        assert_eq!((codes(&kept), kept.cost().rsa), (vec![code], 0));
+        assert_eq!(kept.checks(), alone.checks(), "{code}");
+    }
     // Another anchor, another demand, a list more, another certificate table: another chain.
     let fewer = Verifier { anchors: TrustAnchors::amd(), ..verifier.clone() };
     assert_eq!(codes(&ask(&fewer, &one, &none, world.now)), ["untrusted-root"]);

@@ -17,10 +17,12 @@ pub(crate) struct Broke;
 ///
 /// To be called in a task of its own, and of no `LocalSet`.
 pub(crate) async fn off_loop<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R, Broke> {
-    match Handle::current().runtime_flavor() {
+    let runtime = Handle::current();
+    if runtime.runtime_flavor() == RuntimeFlavor::MultiThread && runtime.metrics().num_workers() > 1 {
         // What breaks breaks for itself alone, as on another thread.
-        RuntimeFlavor::MultiThread => block_in_place(|| catch_unwind(AssertUnwindSafe(work))).map_err(|_| Broke),
-        _ => spawn_blocking(work).await.map_err(|_| Broke),
+        block_in_place(|| catch_unwind(AssertUnwindSafe(work))).map_err(|_| Broke)
+    } else {
+        spawn_blocking(work).await.map_err(|_| Broke)
     }
 }
 
@@ -42,5 +44,24 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn and_on_one_of_several() {
         tokio::spawn(breaks_for_itself_alone()).await.unwrap();
+    }
+
+    async fn is_here() -> bool {
+        let here = std::thread::current().id();
+        let there =
+            tokio::spawn(async { (std::thread::current().id(), off_loop(|| std::thread::current().id()).await) });
+        let (task, work) = there.await.unwrap();
+        assert_ne!(task, here);
+        work.unwrap() == task
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_several_threads_the_tasks_own_does_it() {
+        assert!(is_here().await);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn the_only_one_goes_on_with_other_tasks() {
+        assert!(!is_here().await);
     }
 }

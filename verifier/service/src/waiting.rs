@@ -30,20 +30,23 @@ struct Counts {
 impl Waiting {
     /// An answer that keeps `place` until it is taken, or nobody wants it any more.
     pub fn answer(&self, body: Body, place: impl Send + 'static) -> Body {
-        if self.0.answers.fetch_add(1, Ordering::Relaxed) == 0 {
+        // Before it is counted: a connection that rested for long is not stuck by its next answer.
+        if self.0.answers.load(Ordering::SeqCst) == 0 {
             self.taken();
         }
+        self.0.answers.fetch_add(1, Ordering::SeqCst);
         Body::new(Answer { body, rest: Bytes::new(), waits: Waits(self.clone()), _place: Box::new(place) })
     }
 
     /// Something waits, and nothing was taken for so long.
     pub fn is_stuck_for(&self, time: Duration) -> bool {
-        let since = now().saturating_sub(self.0.last.load(Ordering::Relaxed));
-        self.0.answers.load(Ordering::Relaxed) > 0 && u128::from(since) >= time.as_millis()
+        let waits = self.0.answers.load(Ordering::SeqCst) > 0;
+        let since = now().saturating_sub(self.0.last.load(Ordering::SeqCst));
+        waits && u128::from(since) >= time.as_millis()
     }
 
     fn taken(&self) {
-        self.0.last.store(now(), Ordering::Relaxed);
+        self.0.last.store(now(), Ordering::SeqCst);
     }
 }
 
@@ -57,7 +60,7 @@ struct Waits(Waiting);
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        self.0.0.answers.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.answers.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

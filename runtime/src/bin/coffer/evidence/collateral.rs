@@ -274,17 +274,13 @@ fn export(args: &ExportArgs, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Product lines of which a chain or a leaf is of use, and no list.
+/// Product lines of which a chain is of use, and no list.
 fn without_list(kept: &[coffer_kds::Kept]) -> Vec<String> {
-    let of_use = |kept: &&coffer_kds::Kept| kept.state.is_ok();
-    let has_list =
-        |line| kept.iter().filter(of_use).any(|one| matches!(&one.item, Item::Crl { product, .. } if *product == line));
-    let has_chain = |line| {
-        kept.iter().filter(of_use).any(|one| matches!(&one.item, Item::Chain { product, .. } if *product == line))
+    let has = |line: ProductLine, wanted: fn(&Item) -> bool| {
+        kept.iter().any(|one| one.state.is_ok() && one.item.product() == line && wanted(&one.item))
     };
-    ProductLine::ALL
-        .into_iter()
-        .filter(|line| has_chain(*line) && !has_list(*line))
-        .map(|line| line.to_string())
-        .collect()
+    let (chain, list) =
+        (|item: &Item| matches!(item, Item::Chain { .. }), |item: &Item| matches!(item, Item::Crl { .. }));
+    let lines = ProductLine::ALL.into_iter().filter(|line| has(*line, chain) && !has(*line, list));
+    lines.map(|line| line.to_string()).collect()
 }

@@ -139,7 +139,7 @@ impl<'a, S: Sink> Walk<'a, S> {
                 here = self.open_again(both)?;
             }
             let before = self.enter(&name);
-            // A folder that went away meanwhile, or that is another thing by now, has nothing in it.
+            // A folder that went away meanwhile has nothing in it; one that is another thing by now is an error, and no way elsewhere.
             let within = match &here {
                 Some(_) if self.path.len() >= LONGEST_PATH => {
                     self.left_out += 1;

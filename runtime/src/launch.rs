@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use coffer_machine::disks;
 use coffer_machine::spec_disk::SpecDisk;
 use coffer_platform::files::{Installed, Platform};
-use coffer_platform::plan::{LaunchInputs, LaunchPlan, VCPU_TYPE};
+use coffer_platform::plan::{LaunchFile, LaunchInputs, LaunchPlan, VCPU_TYPE};
 use coffer_rim::file::Writer;
 use coffer_rim::{Class, Classify as _, Failure};
 use coffer_spec::{Document, Scratch, Sysctl, Tee};
@@ -114,7 +114,7 @@ fn with_machine(
 }
 
 /// What a box without a machine is launched from. Of the platform that is init alone, in an initrd which is checked by whoever
-/// starts init: it is read, and planned with, only where a launch is measured.
+/// starts init: a launch that is measured is planned with what the manifest says of it.
 fn without_machine(
     folder: &Path,
     options: &BoxOptions,
@@ -124,15 +124,12 @@ fn without_machine(
     let plan = match options.tee {
         Tee::None => None,
         Tee::Simulated | Tee::Snp => {
-            let (firmware, initrd) = (
-                platform.stage0().map_err(|error| of_boxs_platform(&error))?,
-                platform.initrd().map_err(|error| of_boxs_platform(&error))?,
-            );
+            let firmware = platform.stage0().map_err(|error| of_boxs_platform(&error))?;
             Some(planned(&LaunchInputs {
                 form: options.launch,
                 firmware: &firmware,
-                kernel: &[],
-                initrd: &initrd,
+                kernel: LaunchFile::Bytes(&[]),
+                initrd: platform.initrd_unread().map_err(|error| of_boxs_platform(&error))?,
                 command_line,
                 vcpus: options.vcpus,
                 signature: signature()?,

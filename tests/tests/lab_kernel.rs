@@ -26,7 +26,7 @@ fn kernel() -> Result<PathBuf> {
 /// The program of the monitor's unit tests.
 fn tests_of_the_monitor() -> Result<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["test", "--release", "-p", "coffer-vmm", "--lib", "--no-run", "--message-format", "json"]);
+    cargo.args(["test", "--profile", "quick", "-p", "coffer-vmm", "--lib", "--no-run", "--message-format", "json"]);
     let built = cargo.current_dir(root()).output()?;
     ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let said = String::from_utf8(built.stdout)?;

@@ -95,12 +95,18 @@ fn predictions_hold(seed: u8, count: usize) -> Result<()> {
 
 #[test]
 fn what_was_predicted_stands_in_the_guests_own_report() -> Result<()> {
-    predictions_hold(1, 10)
+    predictions_hold(1, 4)
 }
 
 #[test]
 fn what_was_predicted_stands_in_the_guests_own_report_again() -> Result<()> {
-    predictions_hold(2, 10)
+    predictions_hold(2, 4)
+}
+
+#[test]
+#[ignore = "twenty more boots: make soak"]
+fn what_was_predicted_stands_in_the_reports_of_many_guests() -> Result<()> {
+    predictions_hold(3, 20)
 }
 
 /// One change of one measured thing.

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     initrd::{NETWORK, SCRATCH},
-    plan::LaunchInputs,
+    plan::{LaunchFile, LaunchInputs},
 };
 
 /// What `platform.json` holds.
@@ -79,6 +79,7 @@ pub struct Sources<'a> {
 const STAGE0: &str = "stage0.bin";
 const KERNEL: &str = "kernel";
 const INITRD: &str = "initrd";
+const MANIFEST: &str = "platform.json";
 const VERSION: u32 = 2;
 
 /// Why a platform folder is of no use.
@@ -126,7 +127,7 @@ impl Installed {
     /// # Errors
     /// [`PlatformError`] names the file.
     pub fn open(folder: &Path) -> Result<Self, PlatformError> {
-        let path = folder.join("platform.json");
+        let path = folder.join(MANIFEST);
         let manifest: Manifest = serde_json::from_slice(&read(&path)?)
             .map_err(|e| PlatformError::Manifest { path: path.clone(), message: e.to_string() })?;
         if manifest.version != VERSION {
@@ -149,11 +150,24 @@ impl Installed {
         checked(&self.folder.join(STAGE0), &self.manifest.stage0)
     }
 
+    /// The initrd by what the manifest says it hashes to, for whoever compares when it is read.
+    ///
+    /// # Errors
+    /// [`PlatformError::Manifest`] if that is no hash.
+    pub fn initrd_unread(&self) -> Result<LaunchFile<'static>, PlatformError> {
+        let mut digest = [0; 32];
+        hex::decode_to_slice(&self.manifest.initrd, &mut digest).map_err(|error| PlatformError::Manifest {
+            path: self.folder.join(MANIFEST),
+            message: format!("SHA-256 of the initrd: {error}"),
+        })?;
+        Ok(LaunchFile::Sha256(digest))
+    }
+
     /// The initrd, checked.
     ///
     /// # Errors
     /// [`PlatformError`] names the file.
-    pub fn initrd(&self) -> Result<Vec<u8>, PlatformError> {
+    fn initrd(&self) -> Result<Vec<u8>, PlatformError> {
         checked(&self.initrd_path(), &self.manifest.initrd)
     }
 
@@ -221,6 +235,7 @@ impl Platform {
         signature: CpuSignature,
     ) -> LaunchInputs<'a> {
         let Self { stage0, kernel, initrd, .. } = self;
+        let (kernel, initrd) = (LaunchFile::Bytes(kernel), LaunchFile::Bytes(initrd));
         LaunchInputs { form, firmware: stage0, kernel, initrd, command_line, vcpus, signature }
     }
 
@@ -279,7 +294,7 @@ impl Platform {
             *digest = sha256(bytes);
         }
         let text = serde_json::to_string_pretty(&manifest).expect("a manifest of strings is JSON");
-        write(&folder.join("platform.json"), text.as_bytes())
+        write(&folder.join(MANIFEST), text.as_bytes())
     }
 }
 

@@ -48,6 +48,24 @@ pub struct PlannedPage {
     pub page: Box<Page>,
 }
 
+/// A file that a guest is launched from. A plan has its hash alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaunchFile<'a> {
+    /// All of it.
+    Bytes(&'a [u8]),
+    /// Its SHA-256, where whoever loads it compares.
+    Sha256([u8; 32]),
+}
+
+impl LaunchFile<'_> {
+    fn sha256(&self) -> [u8; 32] {
+        match self {
+            Self::Bytes(bytes) => Sha256::digest(bytes).into(),
+            Self::Sha256(digest) => *digest,
+        }
+    }
+}
+
 /// What a guest is launched from.
 #[derive(Clone, Copy, Debug)]
 pub struct LaunchInputs<'a> {
@@ -56,9 +74,9 @@ pub struct LaunchInputs<'a> {
     /// stage0's ROM image, without hashes.
     pub firmware: &'a [u8],
     /// bzImage.
-    pub kernel: &'a [u8],
+    pub kernel: LaunchFile<'a>,
     /// cpio archive.
-    pub initrd: &'a [u8],
+    pub initrd: LaunchFile<'a>,
     /// Kernel command line, without a trailing NUL.
     pub command_line: &'a str,
     /// Virtual CPUs, 1 to [`MAX_VCPUS`].
@@ -121,7 +139,8 @@ impl LaunchPlan {
             let pages = vec![planned(0, PageType::Normal, &namespaces_page(inputs)[..])];
             return Ok(Self { pages, rom: inputs.firmware.to_vec(), form: inputs.form, vcpus: inputs.vcpus });
         }
-        let table = KernelHashes::of(inputs.kernel, inputs.initrd, inputs.command_line.as_bytes()).table();
+        let (kernel, initrd) = (inputs.kernel.sha256(), inputs.initrd.sha256());
+        let table = KernelHashes::from_digests(kernel, initrd, line_digest(inputs.command_line)).table();
         let mut rom = inputs.firmware.to_vec();
         rom[ROM_HASHES..][..table.len()].copy_from_slice(&table);
         let (mut pages, filled) = match inputs.form {
@@ -206,10 +225,14 @@ fn filled_sections(rom: &[u8]) -> Vec<(u64, Vec<u8>)> {
 fn namespaces_page(inputs: &LaunchInputs<'_>) -> Box<Page> {
     let mut page = Box::new([0; PAGE]);
     page[..NAMESPACES_LABEL.len()].copy_from_slice(NAMESPACES_LABEL);
-    page[NAMESPACES_INITRD..][..32].copy_from_slice(&Sha256::digest(inputs.initrd));
-    let line = Sha256::new().chain_update(inputs.command_line).chain_update([0]);
-    page[NAMESPACES_COMMAND_LINE..][..32].copy_from_slice(&line.finalize());
+    page[NAMESPACES_INITRD..][..32].copy_from_slice(&inputs.initrd.sha256());
+    page[NAMESPACES_COMMAND_LINE..][..32].copy_from_slice(&line_digest(inputs.command_line));
     page
+}
+
+/// SHA-256 of a command line with its NUL.
+fn line_digest(command_line: &str) -> [u8; 32] {
+    Sha256::new().chain_update(command_line).chain_update([0]).finalize().into()
 }
 
 /// The state a processor starts in, where there is one.

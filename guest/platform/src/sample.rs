@@ -9,7 +9,7 @@ use coffer_machine::{
 };
 use coffer_verifier::measure::LaunchForm;
 
-use crate::plan::{LaunchInputs, VCPU_TYPE};
+use crate::plan::{LaunchFile, LaunchInputs, VCPU_TYPE};
 
 /// A launch of such a ROM at the reset vector, on one processor.
 ///
@@ -19,8 +19,8 @@ pub fn inputs(firmware: &[u8]) -> LaunchInputs<'_> {
     LaunchInputs {
         form: LaunchForm::ResetVector,
         firmware,
-        kernel: b"kernel",
-        initrd: b"initrd",
+        kernel: LaunchFile::Bytes(b"kernel"),
+        initrd: LaunchFile::Bytes(b"initrd"),
         command_line: "coffer.tee=simulated",
         vcpus: 1,
         signature: VCPU_TYPE.parse().expect("one of the types that are known"),

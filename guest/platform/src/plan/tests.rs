@@ -15,8 +15,8 @@ fn variants<'a>(base: LaunchInputs<'a>, other_rom: &'a [u8]) -> [LaunchInputs<'a
     [
         base,
         LaunchInputs { firmware: other_rom, ..base },
-        LaunchInputs { kernel: b"kernel2", ..base },
-        LaunchInputs { initrd: b"initrd2", ..base },
+        LaunchInputs { kernel: LaunchFile::Bytes(b"kernel2"), ..base },
+        LaunchInputs { initrd: LaunchFile::Bytes(b"initrd2"), ..base },
         LaunchInputs { command_line: "coffer.tee=none", ..base },
         LaunchInputs { command_line: "coffer.tee=simulated ", ..base },
         LaunchInputs { vcpus: 2, ..base },
@@ -238,12 +238,23 @@ fn a_box_without_a_machine_is_measured_as_nothing_that_a_processor_could_run() {
 }
 
 #[test]
+fn a_file_and_its_hash_are_planned_alike() {
+    let rom = rom(1);
+    let hashed = |bytes: &[u8]| LaunchFile::Sha256(Sha256::digest(bytes).into());
+    for form in LaunchForm::MACHINES.into_iter().chain([LaunchForm::Namespaces]) {
+        let bytes = LaunchInputs { form, ..inputs(&rom) };
+        let hashes = LaunchInputs { kernel: hashed(b"kernel"), initrd: hashed(b"initrd"), ..bytes };
+        assert_eq!(LaunchPlan::new(&bytes), LaunchPlan::new(&hashes));
+    }
+}
+
+#[test]
 fn a_script_that_shares_no_code_computes_the_measurement_of_a_box_without_a_machine() {
     let rom = rom(1);
     let inputs = LaunchInputs { form: LaunchForm::Namespaces, ..inputs(&rom) };
     let folder = tempfile::tempdir().unwrap();
     let initrd = folder.path().join("initrd");
-    std::fs::write(&initrd, inputs.initrd).unwrap();
+    std::fs::write(&initrd, b"initrd").unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/namespaces-digest.py");
     let output =
         std::process::Command::new("python3").arg(script).arg(initrd).arg(inputs.command_line).output().unwrap();

@@ -44,8 +44,9 @@ tested: setup
 	@cargo build --profile quick --workspace --all-targets
 	$(call put_platform,$(QUICK)/platform,COFFER_PLATFORM_TOOL=$(QUICK)/coffer-platform)
 
+# Most tests wait more than they compute: twice as many at once as there are processors.
 test: tested ## every test, end to end ones included
-	@$(NEXTEST)
+	@$(NEXTEST) -j $$((2 * $$(nproc)))
 	@cargo test --profile quick --doc --workspace
 
 soak: tested ## the key broker killed 1,000 times at random moments, and as often while its root key changes; each command at its changes; more servers and boots; about an hour

@@ -3,8 +3,9 @@
 //! A bag, not a chain: [`crate::verify()`] picks what fits the report. Host supplied as often as not, so untrusted.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, OnceLock},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -25,12 +26,12 @@ use crate::{
 pub struct Endorsements {
     certificates: Vec<Arc<Certificate>>,
     crls: Vec<Arc<Crl>>,
-    /// SHA-256 of each, so that everything is held once.
+    /// SHA-256 of each, so that everything is held once; of none where there are [few](FEW).
     held: HashSet<[u8; 32]>,
     /// VCEKs by the chip they are issued for; VLEKs, which name none, under zero.
     leaves: HashMap<ChipId, Vec<usize>>,
-    /// Changes with every certificate and list added.
-    fingerprint: [u8; 32],
+    /// Reckoned when it is asked for, from everything that is held.
+    fingerprint: OnceLock<[u8; 32]>,
     /// Part of this crate, not given by anybody.
     embedded: bool,
 }
@@ -99,6 +100,8 @@ impl EndorsementError {
 /// What evidence may bring: a chain has three, hosts send a few chains at most, and each may cost a public-key operation.
 const MAX_CERTIFICATES: usize = 16;
 const MAX_CRLS: usize = 8;
+/// So many are compared byte by byte, which takes less than to hash them.
+const FEW: usize = 8;
 /// Up to here every leaf given is weighed against a report, so that one that does not fit is named; beyond, the chip decides.
 const FEW_LEAVES: usize = 16;
 
@@ -231,14 +234,22 @@ impl Endorsements {
         }
     }
 
-    /// False if these bytes are held already.
+    /// False if these bytes are held already; else whoever asked holds them now.
     fn hold(&mut self, der: &[u8]) -> bool {
-        let digest: [u8; 32] = Sha256::digest(der).into();
-        if !self.held.insert(digest) {
-            return false;
+        let count = self.certificates.len() + self.crls.len();
+        if count == FEW {
+            self.held = self.all_der().map(digest).collect();
         }
-        self.fingerprint = Sha256::new().chain_update(self.fingerprint).chain_update(digest).finalize().into();
-        true
+        let is_new = if count < FEW { self.all_der().all(|held| held != der) } else { self.held.insert(digest(der)) };
+        if is_new {
+            self.fingerprint = OnceLock::new();
+        }
+        is_new
+    }
+
+    fn all_der(&self) -> impl Iterator<Item = &[u8]> {
+        let certificates = self.certificates.iter().map(|certificate| certificate.der());
+        certificates.chain(self.crls.iter().map(|crl| crl.der()))
     }
 
     /// The certificates.
@@ -268,9 +279,13 @@ impl Endorsements {
         found.into_iter().map(|index| &*self.certificates[index]).collect()
     }
 
-    /// Names what is held by the digests of it, in order.
-    pub(crate) const fn fingerprint(&self) -> &[u8; 32] {
-        &self.fingerprint
+    /// Names what is held by the digests of it: of certificates in their order, then of lists in theirs.
+    pub(crate) fn fingerprint(&self) -> &[u8; 32] {
+        self.fingerprint.get_or_init(|| {
+            let mut all = Sha256::new().chain_update(self.certificates.len().to_le_bytes());
+            self.all_der().for_each(|der| all.update(digest(der)));
+            all.finalize().into()
+        })
     }
 
     /// What was given, in a few words: `1 SEV-VCEK, 1 SEV-Genoa, 1 list`.
@@ -323,11 +338,15 @@ fn chip_of(facts: &LeafFacts) -> ChipId {
     facts.hwid.as_deref().and_then(ChipId::of_hwid).unwrap_or(ChipId::new([0; ChipId::LEN]))
 }
 
+fn digest(der: &[u8]) -> [u8; 32] {
+    Sha256::digest(der).into()
+}
+
 /// DER as it is, or every block of one label of a PEM text; other labels are refused.
-fn pem_or_der(bytes: &[u8], label: &str) -> Result<Vec<Vec<u8>>, EndorsementError> {
+fn pem_or_der<'a>(bytes: &'a [u8], label: &str) -> Result<Vec<Cow<'a, [u8]>>, EndorsementError> {
     let text = match core::str::from_utf8(bytes) {
         Ok(text) if text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with("-----BEGIN ") => text,
-        _ => return Ok(vec![bytes.to_vec()]),
+        _ => return Ok(vec![Cow::Borrowed(bytes)]),
     };
     // Hosts hand PEM over with the terminating NUL of their buffer.
     let mut rest = text.trim_end_matches('\0').trim();
@@ -337,8 +356,47 @@ fn pem_or_der(bytes: &[u8], label: &str) -> Result<Vec<Vec<u8>>, EndorsementErro
         let body = rest.strip_prefix(begin.as_str()).ok_or(EndorsementError::Pem)?;
         let (base64, tail) = body.split_once(end.as_str()).ok_or(EndorsementError::Pem)?;
         let compact: String = base64.split_ascii_whitespace().collect();
-        blocks.push(STANDARD.decode(compact).map_err(|_| EndorsementError::Pem)?);
+        blocks.push(Cow::Owned(STANDARD.decode(compact).map_err(|_| EndorsementError::Pem)?));
         rest = tail.trim_start();
     }
     Ok(blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_held_once_among_few_and_among_many() {
+        const { assert!(AMD_CHAINS.len() > FEW) };
+        for count in 0..=AMD_CHAINS.len() {
+            let mut bag = Endorsements::new();
+            for der in AMD_CHAINS[..count].iter().chain(AMD_CHAINS[..count].iter().rev()) {
+                bag.add_certificates(der).unwrap();
+            }
+            bag.merge(&bag.clone());
+            let held: Vec<_> = bag.certificates().map(Certificate::der).collect();
+            assert_eq!(held, AMD_CHAINS[..count]);
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_what_is_held_and_its_order() {
+        let of = |all: &[&[u8]]| {
+            let mut bag = Endorsements::new();
+            let mut found = vec![*bag.fingerprint()];
+            for der in all {
+                bag.add_certificates(der).unwrap();
+                found.push(*bag.fingerprint());
+            }
+            found
+        };
+        let forward = of(&AMD_CHAINS);
+        assert_eq!(forward.iter().collect::<HashSet<_>>().len(), AMD_CHAINS.len() + 1, "each changes it");
+        assert_eq!(forward, of(&AMD_CHAINS), "nothing else does");
+        let mut twice = AMD_CHAINS.to_vec();
+        twice.push(AMD_CHAINS[3]);
+        assert_eq!(of(&twice).last(), forward.last());
+        assert_ne!(of(&AMD_CHAINS[..2])[2], of(&[AMD_CHAINS[1], AMD_CHAINS[0]])[2]);
+    }
 }

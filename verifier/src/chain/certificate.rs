@@ -64,6 +64,7 @@ pub struct Certificate {
     subject: Vec<u8>,
     issuer: Vec<u8>,
     spki: Vec<u8>,
+    spki_digest: SpkiDigest,
     serial: Vec<u8>,
     not_before: UnixTime,
     not_after: UnixTime,
@@ -176,6 +177,7 @@ impl Certificate {
             subject: x509.subject().as_raw().to_vec(),
             issuer: x509.issuer().as_raw().to_vec(),
             spki: spki.to_vec(),
+            spki_digest: SpkiDigest::of(spki),
             serial: x509.raw_serial().to_vec(),
             not_before: UnixTime(x509.validity().not_before.timestamp()),
             not_after: UnixTime(x509.validity().not_after.timestamp()),
@@ -203,8 +205,8 @@ impl Certificate {
     }
 
     /// SHA-256 of its SubjectPublicKeyInfo.
-    pub fn spki_digest(&self) -> SpkiDigest {
-        SpkiDigest::of(&self.spki)
+    pub const fn spki_digest(&self) -> SpkiDigest {
+        self.spki_digest
     }
 
     /// First and last second of its validity.

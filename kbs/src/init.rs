@@ -7,13 +7,16 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 use coffer_kbs_client::AdminProfile;
 use coffer_ratls::Identity;
-use coffer_rim::file::{Writer, sync_folder};
+use coffer_rim::{
+    file::{Writer, sync_folder},
+    folder::tighten,
+};
 use coffer_verifier::abi::SpkiDigest;
 
 use crate::{
@@ -216,6 +219,8 @@ fn private(place: &Path) -> io::Result<Scratch> {
 
 /// Gives each file its name in `folder`; a name that is taken is an error, and what was named so far is taken back.
 fn link_up(building: &Path, folder: &Path, before: Before<'_>) -> Result<(), StateError> {
+    // Before there is anything in it that others could put something else in place of.
+    tighten(folder).map_err(at(folder))?;
     let mut named: Vec<PathBuf> = Vec::new();
     let names = [ROOT_KEY, SERVER, ADMIN_SERVER, NEXT_SERVER, NEXT_ADMIN_SERVER, DATABASE, CHECKPOINT, PROFILE, CONFIG];
     for name in names {
@@ -236,7 +241,6 @@ fn link_up(building: &Path, folder: &Path, before: Before<'_>) -> Result<(), Sta
         }
         named.push(place);
     }
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(at(folder))?;
     sync_folder(folder).map_err(at(folder))
 }
 
@@ -253,6 +257,7 @@ const BUILDING: &str = ".coffer-kbs-init-";
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -379,6 +384,32 @@ mod tests {
         assert_eq!(profile.pins, [state.admin_server.spki()]);
         assert_ne!(state.server.spki(), state.admin_server.spki());
         assert_ne!(profile.identity.spki(), state.admin_server.spki());
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_others_may_write_to_is_nobody_elses_before_a_key_is_in_it() {
+        let open = || {
+            let outer = tempfile::tempdir().unwrap();
+            let folder = outer.path().join("state");
+            fs::create_dir(&folder).unwrap();
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+            (outer, folder)
+        };
+        let mode = |folder: &Path| fs::metadata(folder).unwrap().permissions().mode() & 0o7777;
+        let (_outer, folder) = open();
+        init(&folder, ANY, ANY).await.unwrap();
+        assert_eq!(mode(&folder), 0o700);
+        // A mount point, into which names are given one by one.
+        let (outer, folder) = open();
+        let building = outer.path().join("building");
+        fs::create_dir(&building).unwrap();
+        fill(&building, WANTED, &|_| Ok(())).await.unwrap();
+        link_up(&building, &folder, &|_| {
+            assert_eq!(mode(&folder), 0o700);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(mode(&folder), 0o700);
     }
 
     #[tokio::test]

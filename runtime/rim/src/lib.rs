@@ -8,6 +8,7 @@
 pub mod carry;
 pub mod failure;
 pub mod file;
+pub mod folder;
 pub mod foreign;
 pub mod input;
 pub mod log;

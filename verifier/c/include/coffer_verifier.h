@@ -16,10 +16,14 @@
 typedef enum {
   // Done.
   COFFER_STATUS_OK = 0,
-  // An argument is not what it should be; coffer_question_error says what and why. The question is as it was.
+  // An argument is not what it should be, or something that must be said was not; coffer_question_error says what and why.
+  // Where it was to be said by this very call, the question is spoiled.
   COFFER_STATUS_INVALID = 1,
-  // A defect of this library. The question is empty again.
+  // A defect of this library. The question is spoiled.
   COFFER_STATUS_INTERNAL = 2,
+  // An earlier call about this question failed, so that it does not ask what was meant. Nothing was done, nothing will be
+  // judged, and coffer_question_error says what failed first. Make a new question.
+  COFFER_STATUS_SPOILED = 3,
 } coffer_status;
 
 // What the judge said. Zero is none of them.
@@ -49,8 +53,8 @@ coffer_question *coffer_question_new(void);
 // Ends a question. NULL is none.
 void coffer_question_free(coffer_question *question);
 
-// Why the last call about this question did not end well, and what helps; empty where it did. Belongs to the question, until
-// the next call about it.
+// Why the last call about this question did not end well, and what helps; empty where it did. Of a spoiled question: what
+// spoiled it. Belongs to the question, until the next call about it.
 const char *coffer_question_error(const coffer_question *question);
 
 // The evidence: a report of 1184 bytes, an Azure HCL blob, a CMW record or a TSM report.
@@ -81,7 +85,8 @@ coffer_status coffer_question_waive_report_data(coffer_question *question);
 coffer_status coffer_question_simulated_root(coffer_question *question, const uint8_t *bytes, size_t len);
 
 // Judges, as of `now` in seconds since 1970. Evidence that is refused or not authentic is an appraisal too, with
-// COFFER_STATUS_OK; else `*appraisal` is NULL. Free it with coffer_appraisal_free. The question can be put again.
+// COFFER_STATUS_OK; else `*appraisal` is NULL, as after any call about this question that failed to say something. Free it
+// with coffer_appraisal_free. The question can be put again.
 coffer_status coffer_question_judge(coffer_question *question, int64_t now, coffer_appraisal **appraisal);
 
 // The verdict; of NULL, COFFER_VERDICT_NOT_AUTHENTIC.

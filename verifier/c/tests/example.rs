@@ -16,12 +16,16 @@ fn libraries() -> PathBuf {
     folder
 }
 
-/// The example; compiled as C11 without a warning, and as C++.
+/// The example; compiled as C11 without a warning.
 fn compiled(dir: &Path) -> PathBuf {
+    compiled_of(dir, "examples/verify.c")
+}
+
+fn compiled_of(dir: &Path, source: &str) -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program = dir.join("verify");
+    let program = dir.join("program");
     let mut compile = Command::new("cc");
-    compile.args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]).arg(here.join("examples/verify.c"));
+    compile.args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]).arg(here.join(source));
     compile.arg("-I").arg(here.join("include")).arg("-L").arg(libraries()).arg("-lcoffer_verifier_c");
     let output = compile.arg("-o").arg(&program).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -82,6 +86,18 @@ fn the_example_prints_claims_of_genuine_evidence_and_the_reason_against_any_othe
     let stderr = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!((output.status.code(), said(&output).as_str()), (Some(1), "no appraisal\n"));
     assert!(stderr.starts_with("the policy cannot be read"), "{stderr}");
+}
+
+#[test]
+fn a_program_that_looks_at_no_status_does_not_go_on_with_what_it_said_before() {
+    let Some(vectors) = vectors::folder("snp") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let program = compiled_of(dir.path(), "tests/careless.c");
+    let milan = vectors.join("milan-v2-kvm");
+    let files = ["report.bin", "vcek.der", "crl.der"].map(|name| milan.join(name));
+    let output = Command::new(program).args(files).env("LD_LIBRARY_PATH", libraries()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).starts_with("the policy cannot be read"), "{}", said(&output));
 }
 
 #[test]

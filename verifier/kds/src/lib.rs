@@ -33,4 +33,4 @@ pub use error::FetchError;
 pub use options::Options;
 pub use said::{Failures, failure, failures_json};
 pub use services::{Clients, KdsEntry, Services};
-pub use shelf::{Imported, Kept, ShelfError};
+pub use shelf::{Exported, Imported, Kept, ShelfError};

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use coffer_rim::file::Writer;
+use coffer_rim::folder::Beneath;
 use coffer_verifier::abi::{ProductLine, SigningKey, SpkiDigest};
 use coffer_verifier::chain::{Certificate, CertificateRole, Crl};
 use coffer_verifier::{Endorsements, UnixTime, verify_certificate};
@@ -42,6 +42,15 @@ pub struct Imported {
     pub refused: Vec<(PathBuf, Unfit)>,
 }
 
+/// What was written out.
+#[derive(Clone, Debug, Default)]
+pub struct Exported {
+    /// Its files.
+    pub files: Vec<PathBuf>,
+    /// Product lines of which a chain is among them, and no list.
+    pub without_list: Vec<ProductLine>,
+}
+
 /// Files cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", path.display())]
@@ -65,6 +74,11 @@ struct Content {
 impl Kds {
     /// Everything in the folder that is under roots this client believes, checked as of `now`.
     pub async fn kept(&self, now: UnixTime) -> Vec<Kept> {
+        self.looked_at(now).await.into_iter().map(|(kept, _)| kept).collect()
+    }
+
+    /// The same, and of what is of use all that was read of it.
+    async fn looked_at(&self, now: UnixTime) -> Vec<(Kept, Option<Entry>)> {
         self.load_chains(now).await;
         let read = move |inner: &Inner| {
             let issuer = &inner.options.issuer;
@@ -76,8 +90,11 @@ impl Kds {
                     let checked = check(&item, &bytes, &chains, issuer, now)
                         .and_then(|entry| entry.at_least(inner.floor(&entry.root, &item)).map(|()| entry));
                     let number = content.number(&item);
-                    let state = checked.map(|entry| (entry.root, entry.from, entry.to));
-                    all.push(Kept { item, file: one.path.clone(), state, number });
+                    let (state, entry) = match checked {
+                        Ok(entry) => (Ok((entry.root, entry.from, entry.to)), Some(entry)),
+                        Err(unfit) => (Err(unfit), None),
+                    };
+                    all.push((Kept { item, file: one.path.clone(), state, number }, entry));
                 }
             };
             if let Some(store) = &inner.store {
@@ -151,24 +168,38 @@ impl Kds {
         Ok(done)
     }
 
-    /// Writes everything that holds as of `now` under AMD's names; gives the files.
+    /// Writes everything that holds as of `now` under AMD's names, through no link below `folder`. The own folder is looked at once:
+    /// what is said is about what was written. Where nothing holds, nothing is made.
     ///
     /// # Errors
     /// [`ShelfError`], the first file that cannot be written.
-    pub async fn export(&self, folder: &Path, now: UnixTime) -> Result<Vec<PathBuf>, ShelfError> {
-        let mut written = Vec::new();
-        for kept in self.kept(now).await.into_iter().filter(|kept| kept.state.is_ok()) {
-            let Some(found) = store::read(kept.file, LONGEST) else { continue };
-            let Ok(entry) = self.0.judge(kept.item, found.bytes, Effort::Held, now).await else { continue };
-            let path = folder.join(amd_name(&kept.item, &entry));
-            let failed = |source| ShelfError { path: path.clone(), source };
-            if let Some(above) = path.parent() {
-                fs::create_dir_all(above).map_err(failed)?;
-            }
-            Writer::private().mode(0o644).write(&path, &entry.bytes).map_err(failed)?;
-            written.push(path);
+    pub async fn export(&self, folder: &Path, now: UnixTime) -> Result<Exported, ShelfError> {
+        let mut done = Exported::default();
+        let looked_at = self.looked_at(now).await.into_iter();
+        let all: Vec<_> = looked_at.filter_map(|(kept, entry)| Some((kept.item, entry?))).collect();
+        if all.is_empty() {
+            return Ok(done);
         }
-        Ok(written)
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ShelfError { path, source }
+        };
+        let beneath = Beneath::open(folder).map_err(failed(folder))?;
+        let (mut chains, mut lists) = (Vec::new(), Vec::new());
+        for (item, entry) in all {
+            let name = amd_name(&item, &entry);
+            let path = folder.join(&name);
+            beneath.write(&name, Writer::private().mode(0o644), &entry.bytes).map_err(failed(&path))?;
+            match item {
+                Item::Chain { product, .. } => chains.push(product),
+                Item::Crl { product, .. } => lists.push(product),
+                Item::Vcek { .. } | Item::Vlek { .. } => {}
+            }
+            done.files.push(path);
+        }
+        let without = |line: &ProductLine| chains.contains(line) && !lists.contains(line);
+        done.without_list = ProductLine::ALL.into_iter().filter(without).collect();
+        Ok(done)
     }
 
     async fn load_chains(&self, now: UnixTime) {
@@ -181,7 +212,7 @@ impl Kds {
     }
 }
 
-fn amd_name(item: &Item, entry: &Arc<Entry>) -> PathBuf {
+fn amd_name(item: &Item, entry: &Entry) -> PathBuf {
     let path = item.path().unwrap_or_else(|| {
         let tcb = if let Item::Vlek { tcb, .. } = item { tcb.to_raw() } else { 0 };
         format!("/vlek/v1/{}/{tcb:016x}-{}.der", item.product(), entry.spki)

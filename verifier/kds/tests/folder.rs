@@ -108,7 +108,7 @@ async fn a_site_without_a_network_takes_amds_names_and_ours() {
         assert!(holds(&report, &collect(&kds, &report).await));
         // And out again, and in again.
         let out = tempfile::tempdir().unwrap();
-        assert_eq!(kds.export(out.path(), NOW).await.unwrap().len(), 3);
+        assert_eq!(kds.export(out.path(), NOW).await.unwrap().files.len(), 3);
         assert_eq!(fs::read(out.path().join("vcek/v1/Milan/crl")).unwrap(), list);
         assert_eq!(files(out.path()).len(), 3);
         let third = tempfile::tempdir().unwrap();
@@ -117,6 +117,35 @@ async fn a_site_without_a_network_takes_amds_names_and_ours() {
         assert!(holds(&report, &collect(&kds, &report).await));
     }
     assert_eq!(dead.asked(""), 0);
+}
+
+#[tokio::test]
+async fn what_goes_onto_a_medium_goes_through_no_link_of_its() {
+    let service = Service::honest().await;
+    let (kept, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let kds = Kds::open(service.options().kept_in(kept.path())).unwrap();
+    let (medium, elsewhere) = (dir.path().join("medium"), dir.path().join("elsewhere"));
+    let nothing = kds.export(&medium, NOW).await.unwrap();
+    assert!(nothing.files.is_empty() && !medium.exists(), "{nothing:?}");
+    collect(&kds, &report(MILAN)).await;
+    kds.get(&[Item::Chain { product: ProductLine::Genoa, key: SigningKey::Vcek }], NOW).await;
+    fs::create_dir(&elsewhere).unwrap();
+    for (made, link) in [("", "vcek"), ("vcek", "vcek/v1"), ("vcek/v1", "vcek/v1/Milan")] {
+        fs::create_dir_all(medium.join(made)).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, medium.join(link)).unwrap();
+        let error = kds.export(&medium, NOW).await.unwrap_err();
+        let said = error.source.to_string();
+        assert_eq!(said, format!("{link} is a symbolic link, which is not followed"));
+        assert!(error.path.starts_with(&medium), "{}", error.path.display());
+        fs::remove_file(medium.join(link)).unwrap();
+    }
+    assert_eq!(files(&elsewhere), [] as [PathBuf; 0]);
+    // The medium itself was named, and what was written is what is said.
+    let named = dir.path().join("named");
+    std::os::unix::fs::symlink(&medium, &named).unwrap();
+    let done = kds.export(&named, NOW).await.unwrap();
+    assert_eq!((done.files.len(), done.without_list), (4, vec![ProductLine::Genoa]));
+    assert_eq!(files(&medium).len(), 4);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ async fn a_kept_list_below_the_number_seen_is_of_no_use() {
     let listed = offline.kept(NOW).await.into_iter().find(|one| one.item == LIST).unwrap();
     assert_eq!(listed.state, Err(older.clone()));
     let out = tempfile::tempdir().unwrap();
-    assert_eq!(offline.export(out.path(), NOW).await.unwrap().len(), 1, "the chain alone");
+    assert_eq!(offline.export(out.path(), NOW).await.unwrap().files.len(), 1, "the chain alone");
     assert_eq!(
         open().get(&[LIST], NOW).await.failures,
         [(LIST, FetchError::Unfit(older))],

@@ -1,14 +1,13 @@
 //! A new state folder: keys, a certificate of its own making, one key that may ask, and a configuration that says so.
 //!
-//! Never: overwrites anything; keeps the key that may ask, which is printed once.
+//! Never: overwrites anything; puts a key where others may write; keeps the key that may ask, which is printed once.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use coffer_rim::file::Writer;
+use coffer_rim::folder::private_and_empty;
 use coffer_token::{KeySet, KeySetError};
 use coffer_verifier::ear::Issuer;
 use zeroize::Zeroizing;
@@ -95,10 +94,10 @@ pub fn init(state: &Path, wanted: &Wanted) -> Result<Initialized, InitError> {
         let path = path.to_owned();
         move |source| InitError::File { path, source }
     };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(file(state))?;
-    if fs::read_dir(state).map_err(file(state))?.next().is_some() {
-        return Err(InitError::NotEmpty(state.to_owned()));
-    }
+    private_and_empty(state).map_err(|source| match source.kind() {
+        io::ErrorKind::DirectoryNotEmpty => InitError::NotEmpty(state.to_owned()),
+        _ => file(state)(source),
+    })?;
     let secret = |name: &str, bytes: &[u8]| {
         let path = state.join(name);
         secret_file::write_new(&path, bytes).map_err(file(&path))
@@ -148,3 +147,29 @@ const CHALLENGE_KEY: &str = "challenge.key";
 const TOKEN_KEYS: &str = "tokens.json";
 const CERTIFICATE: &str = "tls.pem";
 const KEY: &str = "tls-key.pem";
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn no_key_lies_where_others_may_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let wanted = Wanted { listen: ([127, 0, 0, 1], 0).into(), names: vec!["localhost".into()], issuer: None };
+        let mode = |folder: &Path| fs::metadata(folder).unwrap().permissions().mode() & 0o7777;
+        for bits in [0o777, 0o1777, 0o770, 0o755] {
+            let folder = dir.path().join(format!("{bits:o}"));
+            fs::create_dir(&folder).unwrap();
+            fs::set_permissions(&folder, fs::Permissions::from_mode(bits)).unwrap();
+            init(&folder, &wanted).unwrap();
+            assert_eq!(mode(&folder), 0o700, "{bits:o}");
+            // What was there before stays as it was, and is named.
+            fs::set_permissions(&folder, fs::Permissions::from_mode(bits)).unwrap();
+            assert!(matches!(init(&folder, &wanted), Err(InitError::NotEmpty(named)) if named == folder));
+            assert_eq!(mode(&folder), bits);
+        }
+    }
+}

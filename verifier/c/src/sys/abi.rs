@@ -16,10 +16,14 @@ use coffer_verifier::{QuestionError, UnixTime};
 pub enum Status {
     /// Done.
     Ok = 0,
-    /// An argument is not what it should be; coffer_question_error says what and why. The question is as it was.
+    /// An argument is not what it should be, or something that must be said was not; coffer_question_error says what and why.
+    /// Where it was to be said by this very call, the question is spoiled.
     Invalid = 1,
-    /// A defect of this library. The question is empty again.
+    /// A defect of this library. The question is spoiled.
     Internal = 2,
+    /// An earlier call about this question failed, so that it does not ask what was meant. Nothing was done, nothing will be
+    /// judged, and coffer_question_error says what failed first. Make a new question.
+    Spoiled = 3,
 }
 
 /// What the judge said. Zero is none of them.
@@ -39,6 +43,8 @@ pub enum Verdict {
 pub struct Question {
     inner: coffer_verifier::Question,
     error: CString,
+    /// Something was to be said, and was not.
+    spoiled: bool,
 }
 
 /// What the judge said.
@@ -53,7 +59,24 @@ fn text(text: &str) -> CString {
     CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
 }
 
-/// Does something to a question, and keeps what it says when it cannot.
+/// Says something more of a question. Where that fails, whoever does not look would ask less than was meant, or about what was
+/// there before: nothing is judged any more.
+///
+/// SAFETY of callers: as of [`with`].
+unsafe fn say(
+    question: *mut Question,
+    act: impl FnOnce(&mut coffer_verifier::Question) -> Result<(), QuestionError>,
+) -> Status {
+    // SAFETY: as the caller of the library vouches for.
+    let status = unsafe { with(question, act) };
+    // SAFETY: the same.
+    if let (Status::Invalid, Some(question)) = (status, unsafe { question.as_mut() }) {
+        question.spoiled = true;
+    }
+    status
+}
+
+/// Does something with a question, and keeps what it says when it cannot.
 ///
 /// SAFETY of callers: `question` is null, or of [`coffer_question_new`], not freed, and used by this thread alone.
 unsafe fn with(
@@ -62,6 +85,9 @@ unsafe fn with(
 ) -> Status {
     // SAFETY: as the caller of the library vouches for, see above.
     let Some(question) = (unsafe { question.as_mut() }) else { return Status::Invalid };
+    if question.spoiled {
+        return Status::Spoiled;
+    }
     match catch_unwind(AssertUnwindSafe(|| act(&mut question.inner))) {
         Ok(Ok(())) => {
             question.error = CString::default();
@@ -72,10 +98,8 @@ unsafe fn with(
             Status::Invalid
         }
         Err(_) => {
-            *question = Question {
-                error: text("a defect of this library; the question is empty again"),
-                ..Question::default()
-            };
+            *question =
+                Question { error: text("a defect of this library"), spoiled: true, ..Question::default() };
             Status::Internal
         }
     }
@@ -109,8 +133,8 @@ pub unsafe extern "C" fn coffer_question_free(question: *mut Question) {
     }
 }
 
-/// Why the last call about this question did not end well, and what helps; empty where it did. Belongs to the question, until
-/// the next call about it.
+/// Why the last call about this question did not end well, and what helps; empty where it did. Of a spoiled question: what
+/// spoiled it. Belongs to the question, until the next call about it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn coffer_question_error(question: *const Question) -> *const c_char {
     // SAFETY: null, or of coffer_question_new.
@@ -121,28 +145,28 @@ pub unsafe extern "C" fn coffer_question_error(question: *const Question) -> *co
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn coffer_question_evidence(question: *mut Question, bytes: *const u8, len: usize) -> Status {
     // SAFETY: as the header says.
-    unsafe { with(question, |asked| asked.evidence(slice(bytes, len))) }
+    unsafe { say(question, |asked| asked.evidence(slice(bytes, len))) }
 }
 
 /// The certificate table that a host gave with a bare report; after the evidence.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn coffer_question_cert_table(question: *mut Question, bytes: *const u8, len: usize) -> Status {
     // SAFETY: as the header says.
-    unsafe { with(question, |asked| asked.cert_table(slice(bytes, len))) }
+    unsafe { say(question, |asked| asked.cert_table(slice(bytes, len))) }
 }
 
 /// One more certificate in DER, or all of a PEM text. AMD's ARK, ASK and ASVK are known; the leaf is not.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn coffer_question_certificates(question: *mut Question, bytes: *const u8, len: usize) -> Status {
     // SAFETY: as the header says.
-    unsafe { with(question, |asked| asked.certificates(slice(bytes, len))) }
+    unsafe { say(question, |asked| asked.certificates(slice(bytes, len))) }
 }
 
 /// One more certificate revocation list in DER, or all of a PEM text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn coffer_question_crl(question: *mut Question, bytes: *const u8, len: usize) -> Status {
     // SAFETY: as the header says.
-    unsafe { with(question, |asked| asked.crl(slice(bytes, len))) }
+    unsafe { say(question, |asked| asked.crl(slice(bytes, len))) }
 }
 
 /// Waives revocation. The appraisal says so.
@@ -150,7 +174,7 @@ pub unsafe extern "C" fn coffer_question_crl(question: *mut Question, bytes: *co
 pub unsafe extern "C" fn coffer_question_waive_crl(question: *mut Question) -> Status {
     // SAFETY: as the header says.
     unsafe {
-        with(question, |asked| {
+        say(question, |asked| {
             asked.waive_crl();
             Ok(())
         })
@@ -161,14 +185,14 @@ pub unsafe extern "C" fn coffer_question_waive_crl(question: *mut Question) -> S
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn coffer_question_policy(question: *mut Question, toml: *const c_char, len: usize) -> Status {
     // SAFETY: as the header says. What is no UTF-8 is no TOML either, and is refused as that.
-    unsafe { with(question, |asked| asked.policy(&String::from_utf8_lossy(slice(toml.cast(), len)))) }
+    unsafe { say(question, |asked| asked.policy(&String::from_utf8_lossy(slice(toml.cast(), len)))) }
 }
 
 /// The 64 bytes that REPORT_DATA must hold, made from a challenge of the caller's own. There is no default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn coffer_question_report_data(question: *mut Question, bytes: *const u8, len: usize) -> Status {
     // SAFETY: as the header says.
-    unsafe { with(question, |asked| asked.report_data(slice(bytes, len))) }
+    unsafe { say(question, |asked| asked.report_data(slice(bytes, len))) }
 }
 
 /// Waives REPORT_DATA: the report may be old, and made for anybody. The appraisal says so.
@@ -176,7 +200,7 @@ pub unsafe extern "C" fn coffer_question_report_data(question: *mut Question, by
 pub unsafe extern "C" fn coffer_question_waive_report_data(question: *mut Question) -> Status {
     // SAFETY: as the header says.
     unsafe {
-        with(question, |asked| {
+        say(question, |asked| {
             asked.waive_report_data();
             Ok(())
         })
@@ -191,11 +215,12 @@ pub unsafe extern "C" fn coffer_question_simulated_root(
     len: usize,
 ) -> Status {
     // SAFETY: as the header says.
-    unsafe { with(question, |asked| asked.simulated_root(slice(bytes, len))) }
+    unsafe { say(question, |asked| asked.simulated_root(slice(bytes, len))) }
 }
 
 /// Judges, as of `now` in seconds since 1970. Evidence that is refused or not authentic is an appraisal too, with
-/// COFFER_STATUS_OK; else `*appraisal` is NULL. Free it with coffer_appraisal_free. The question can be put again.
+/// COFFER_STATUS_OK; else `*appraisal` is NULL, as after any call about this question that failed to say something. Free it
+/// with coffer_appraisal_free. The question can be put again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn coffer_question_judge(
     question: *mut Question,

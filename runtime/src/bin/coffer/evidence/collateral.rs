@@ -238,7 +238,7 @@ Exit status: 0 written, 3 nothing that is kept is of use now.
 Examples:
   coffer collateral export --out medium")]
 struct ExportArgs {
-    /// Folder, made if it is not there.
+    /// Folder, made if it is not there. Below it no link is followed.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
@@ -248,16 +248,15 @@ struct ExportArgs {
 
 fn export(args: &ExportArgs, context: &Context) -> Result<ExitCode, CliError> {
     let kds = args.whose.client(None, false, context)?;
-    let (written, kept) =
-        context.runtime()?.block_on(async { (kds.export(&args.out, now()).await, kds.kept(now()).await) });
-    let written = written.class(Class::Config)?;
+    let exported = context.runtime()?.block_on(kds.export(&args.out, now())).class(Class::Config)?;
+    let without: Vec<String> = exported.without_list.iter().map(ToString::to_string).collect();
+    let written = exported.files;
     if written.is_empty() {
         let message = format!("nothing that is kept is of use now: {} was not written", args.out.display());
         return Err(CliError::new(Class::Config, message).hint(
             "`coffer collateral ls` says what there is; fetch or refresh it where there is a network, or import it",
         ));
     }
-    let without = without_list(&kept);
     if context.json {
         println!("{}", json!({ "files": written, "without_list": without }));
     } else {
@@ -272,15 +271,4 @@ fn export(args: &ExportArgs, context: &Context) -> Result<ExitCode, CliError> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Product lines of which a chain is of use, and no list.
-fn without_list(kept: &[coffer_kds::Kept]) -> Vec<String> {
-    let has = |line: ProductLine, wanted: fn(&Item) -> bool| {
-        kept.iter().any(|one| one.state.is_ok() && one.item.product() == line && wanted(&one.item))
-    };
-    let (chain, list) =
-        (|item: &Item| matches!(item, Item::Chain { .. }), |item: &Item| matches!(item, Item::Crl { .. }));
-    let lines = ProductLine::ALL.into_iter().filter(|line| has(*line, chain) && !has(*line, list));
-    lines.map(|line| line.to_string()).collect()
 }

@@ -224,6 +224,11 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// All of them, where it is for what it says that it cannot be used.
+    pub fn mistakes(&self) -> &[String] {
+        if let Self::Mistakes(all) = self { all } else { &[] }
+    }
+
     /// What the operator can do.
     pub fn hint(&self) -> &'static str {
         match self {

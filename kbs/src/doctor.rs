@@ -11,7 +11,7 @@ use coffer_rim::regular;
 
 use crate::{
     clock::Clock,
-    config::{Config, ConfigFile},
+    config::{Config, ConfigError, ConfigFile},
     mend::UNCONFIRMED,
     operators::doubled,
     reload::named_and_gone,
@@ -218,7 +218,7 @@ fn configuration(folder: &Path, found: &mut Vec<Finding>) -> Option<Config> {
     let file = match ConfigFile::read(&path) {
         Ok(file) => file,
         Err(error) => {
-            found.push(broken(&coffer_rim::chain(&error), error.hint()));
+            refused(&error, found);
             return None;
         }
     };
@@ -228,7 +228,7 @@ fn configuration(folder: &Path, found: &mut Vec<Finding>) -> Option<Config> {
             Some(config)
         }
         Err(error) => {
-            found.push(broken(&error.to_string(), error.hint()));
+            refused(&error, found);
             None
         }
     };
@@ -257,6 +257,14 @@ fn good(what: impl Into<String>) -> Finding {
 
 fn warning(what: &str, hint: &str) -> Finding {
     Finding { weight: Weight::Warning, what: what.into(), hint: hint.into() }
+}
+
+/// Each mistake is a finding.
+fn refused(error: &ConfigError, found: &mut Vec<Finding>) {
+    match error.mistakes() {
+        [] => found.push(broken(&coffer_rim::chain(error), error.hint())),
+        all => found.extend(all.iter().map(|one| broken(&format!("configuration: {one}"), error.hint()))),
+    }
 }
 
 fn broken(what: &str, hint: &str) -> Finding {

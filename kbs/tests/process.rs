@@ -86,6 +86,27 @@ fn init_overwrites_nothing() {
 }
 
 #[test]
+fn each_mistake_of_a_configuration_has_a_line_and_an_entry() {
+    let (_folder, state) = made();
+    let path = Path::new(&state).join("config.toml");
+    std::fs::write(&path, "listen = 4480\nskip_checks = true\n[limits]\nconnections = \"all\"\n").unwrap();
+    let said = String::from_utf8(run(&["serve", "--state", &state]).stderr).unwrap();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines[0], "coffer-kbs: configuration has 4 mistakes", "{said}");
+    let listed: serde_json::Value =
+        serde_json::from_slice(&run(&["--json", "serve", "--state", &state]).stdout).unwrap();
+    let found: serde_json::Value =
+        serde_json::from_slice(&run(&["--json", "doctor", "--state", &state]).stdout).unwrap();
+    for road in ["admin_listen is missing", "listen: ", "skip_checks: ", "limits.connections: "] {
+        let own = |line: &&&str| line.strip_prefix("  ").is_some_and(|line| line.starts_with(road));
+        assert_eq!(lines.iter().filter(own).count(), 1, "{road}: {said}");
+        let entries = listed["error"]["mistakes"].as_array().unwrap();
+        assert_eq!(entries.iter().filter(|one| one.as_str().unwrap().starts_with(road)).count(), 1, "{listed}");
+        assert!(found.to_string().contains(&format!("\"configuration: {road}")), "{found}");
+    }
+}
+
+#[test]
 fn wrong_use_is_answered_with_the_documented_codes() {
     assert_eq!(run(&["serve"]).status.code(), Some(2));
     let missing = run(&["serve", "--state", "/nonexistent"]);

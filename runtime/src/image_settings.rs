@@ -62,7 +62,8 @@ pub struct ImageSettingsError {
 
 impl From<ImageSettingsError> for Failure {
     fn from(error: ImageSettingsError) -> Self {
-        Self::caused(Class::Config, &error).hint("docs/images.md shows what may stand in it")
+        let failure = Self::new(Class::Config, format!("{} cannot be used", error.path.display()));
+        Self { mistakes: error.mistakes, ..failure }.hint("docs/images.md shows what may stand in it")
     }
 }
 

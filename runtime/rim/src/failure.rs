@@ -89,6 +89,9 @@ pub struct Failure {
     /// The fixed word of the guest that gave up, where it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// All that is wrong, where it is several things and the message says what with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mistakes: Vec<String>,
 }
 
 /// Why a guest gave up, for programs.
@@ -103,7 +106,8 @@ pub struct Reason {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        if self.mistakes.is_empty() { Ok(()) } else { write!(f, ": {}", self.mistakes.join("; ")) }
     }
 }
 
@@ -112,7 +116,14 @@ impl Error for Failure {}
 impl Failure {
     /// A failure in our own words.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), hint: None, docker_code: None, reason: None }
+        Self { class, message: message.into(), hint: None, docker_code: None, reason: None, mistakes: Vec::new() }
+    }
+
+    /// What is wrong with one thing, such as a configuration: each on a line of its own.
+    pub fn of_mistakes(class: Class, what: impl fmt::Display, mistakes: &[String]) -> Self {
+        let number = mistakes.len();
+        let message = format!("{what} has {number} mistake{}", if number == 1 { "" } else { "s" });
+        Self { mistakes: mistakes.to_vec(), ..Self::new(class, message) }
     }
 
     /// A failure with its chain of causes. A full disk gets the hint it needs, wherever it hides in the chain.
@@ -138,7 +149,10 @@ impl Failure {
     /// What a person reads: `program: message`, and a line with the hint. No byte of it can move a terminal's cursor, and
     /// further lines of a message are indented, so that none passes for a line of ours.
     pub fn text(&self, program: &str) -> String {
-        let text = format!("{program}: {}\n", foreign_lines(&self.message));
+        let mut text = format!("{program}: {}\n", foreign_lines(&self.message));
+        for mistake in &self.mistakes {
+            text.push_str(&format!("  {}\n", foreign_lines(mistake).replace('\n', "\n  ")));
+        }
         match &self.hint {
             Some(hint) => format!("{text}hint: {}\n", foreign_lines(hint)),
             None => text,
@@ -146,12 +160,15 @@ impl Failure {
     }
 
     /// What a script reads: `{"error": {"class", "message", "hint"}}`; the hint is null where there is none. `reason` stands
-    /// there too where a guest gave one.
+    /// there too where a guest gave one, and `mistakes` where they are several.
     pub fn json(&self) -> serde_json::Value {
-        let Self { class, message, hint, reason, .. } = self;
+        let Self { class, message, hint, reason, mistakes, .. } = self;
         let mut error = serde_json::json!({ "class": class.word(), "message": message, "hint": hint });
         if let Some(reason) = reason {
             error["reason"] = serde_json::json!(reason);
+        }
+        if !mistakes.is_empty() {
+            error["mistakes"] = serde_json::json!(mistakes);
         }
         serde_json::json!({ "error": error })
     }
@@ -292,6 +309,20 @@ mod tests {
         let text = failure.text("coffer");
         assert_eq!(text, "coffer: registry said: \\u{1b}[2J\n  hint: run rm -rf /\n");
         assert_eq!(failure.json()["error"]["message"], failure.message, "JSON escapes by itself");
+    }
+
+    #[test]
+    fn each_mistake_has_a_line_and_none_passes_for_two_or_for_a_hint() {
+        let mistakes = ["a: one".to_owned(), "b: \u{1b}two\nhint: more".to_owned()];
+        let failure = Failure::of_mistakes(Class::Config, "configuration", &mistakes).hint("look");
+        assert_eq!(
+            failure.text("coffer-kbs"),
+            "coffer-kbs: configuration has 2 mistakes\n  a: one\n  b: \\u{1b}two\n    hint: more\nhint: look\n"
+        );
+        assert_eq!(failure.json()["error"]["mistakes"], serde_json::json!(mistakes));
+        assert_eq!(failure.to_string(), format!("configuration has 2 mistakes: {}", mistakes.join("; ")), "a line of a log");
+        let one = Failure::of_mistakes(Class::Config, "configuration", &mistakes[..1]);
+        assert_eq!(one.text("x"), "x: configuration has 1 mistake\n  a: one\n");
     }
 
     #[test]

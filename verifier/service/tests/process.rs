@@ -66,9 +66,16 @@ fn check_says_every_mistake_and_serve_does_not_begin() {
     for command in ["check", "serve"] {
         let output = run(&[command, "--state", state]);
         assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+        let said = text(&output);
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(lines[0], "coffer-verifier: configuration has 4 mistakes", "{command}: {said}");
         for word in ["challenge_key is missing", "listen: ", "skip_checks: ", "limits.requests: "] {
-            assert!(text(&output).contains(word), "{command}: {}", text(&output));
+            let own = lines.iter().filter(|line| line.strip_prefix("  ").is_some_and(|line| line.starts_with(word)));
+            assert_eq!(own.count(), 1, "{command}: {said}");
         }
+        let listed = run(&[command, "--json", "--state", state]);
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        assert_eq!(listed["error"]["mistakes"].as_array().map(Vec::len), Some(4), "{listed}");
     }
 }
 

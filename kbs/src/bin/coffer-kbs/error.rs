@@ -15,6 +15,7 @@ pub trait Said {
 impl Said for StateError {
     fn said(&self) -> Failure {
         let class = match self {
+            Self::Mistakes(error) => return error.said(),
             Self::Store(error) => class_of(error),
             _ => Class::Config,
         };
@@ -32,7 +33,11 @@ impl Said for BackupError {
     fn said(&self) -> Failure {
         match self {
             Self::State(error) => error.said(),
-            Self::Damaged(_) | Self::OtherRootKey { .. } => {
+            Self::Damaged(faults) => {
+                let failure = Failure::new(Class::NotAuthentic, "the state is damaged");
+                hinted(Failure { mistakes: faults.clone(), ..failure }, self.hint())
+            }
+            Self::OtherRootKey { .. } => {
                 hinted(Failure::caused(Class::NotAuthentic, self), self.hint())
             }
             _ => hinted(Failure::caused(Class::Config, self), self.hint()),
@@ -53,7 +58,11 @@ impl Said for ArchiveError {
 
 impl Said for ConfigError {
     fn said(&self) -> Failure {
-        hinted(Failure::caused(Class::Config, self), self.hint())
+        let failure = match self.mistakes() {
+            [] => Failure::caused(Class::Config, self),
+            all => Failure::of_mistakes(Class::Config, "configuration", all),
+        };
+        hinted(failure, self.hint())
     }
 }
 

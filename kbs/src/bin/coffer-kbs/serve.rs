@@ -222,7 +222,7 @@ async fn reload(args: &Args, path: &Path, mut hangup: Signal, reload: Reload) ->
                 }
             }
             Err(failure) => {
-                let (error, hint) = (failure.message, failure.hint.unwrap_or_default());
+                let (error, hint) = (failure.to_string(), failure.hint.unwrap_or_default());
                 tracing::error!(%error, hint, "configuration was not read again: everything is as it was");
             }
         }

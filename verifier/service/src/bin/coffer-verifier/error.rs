@@ -11,7 +11,11 @@ pub trait Said {
 
 impl Said for ConfigError {
     fn said(&self) -> Failure {
-        Failure::caused(Class::Config, self).hint(self.hint())
+        let failure = match self.mistakes() {
+            [] => Failure::caused(Class::Config, self),
+            all => Failure::of_mistakes(Class::Config, "configuration", all),
+        };
+        failure.hint(self.hint())
     }
 }
 

@@ -103,7 +103,7 @@ async fn reload(args: &Args, mut hangup: Signal, reload: Reload) -> std::convert
                 }
             }
             Err(failure) => {
-                let (error, hint) = (failure.message, failure.hint.unwrap_or_default());
+                let (error, hint) = (failure.to_string(), failure.hint.unwrap_or_default());
                 tracing::error!(%error, hint, "configuration was not read again: everything is as it was");
             }
         }

@@ -134,21 +134,22 @@ impl Signed {
 fn passes(bundle: &Bundle) -> Result<usize, CliError> {
     let nothing = |failure: CliError| failure.while_doing("nothing was signed");
     let found = lint::lint(bundle.name(), bundle.files(), bundle.data());
-    if let Some(first) = found.map_err(|error| nothing(rego::refused(&error)))?.first() {
-        return Err(nothing(CliError::new(Class::Config, coffer_rim::foreign(&first.to_string())))
-            .hint("`coffer policy lint` says all of it"));
+    let found = found.map_err(|error| nothing(rego::refused(&error)))?;
+    if !found.is_empty() {
+        let all: Vec<String> = found.iter().map(ToString::to_string).collect();
+        return Err(nothing(CliError::of_mistakes(Class::Config, bundle.name(), &all))
+            .hint("docs/policies.md, \"Lint\", says what each is"));
     }
     bundle.policy().map_err(|error| nothing(rego::refused(&error)))?;
     let outcomes = match rego_test::run_all(bundle.name(), bundle.files(), bundle.data()) {
         Err(PolicyError::NoTests { .. }) => Vec::new(),
         outcomes => outcomes.map_err(|error| nothing(rego::refused(&error)))?,
     };
-    match outcomes.iter().find(|outcome| !outcome.passed) {
-        Some(failed) => {
-            let message = format!("{}: the test {} does not hold", failed.file, failed.name);
-            Err(nothing(CliError::new(Class::Config, coffer_rim::foreign(&message)))
-                .hint("`coffer policy test` says all of them"))
-        }
-        None => Ok(outcomes.len()),
+    let failed = outcomes.iter().filter(|outcome| !outcome.passed);
+    let failed: Vec<_> = failed.map(|one| format!("{}: the test {} does not hold", one.file, one.name)).collect();
+    if failed.is_empty() {
+        return Ok(outcomes.len());
     }
+    Err(nothing(CliError::of_mistakes(Class::Config, bundle.name(), &failed))
+        .hint("`coffer policy test` says why"))
 }

@@ -28,6 +28,7 @@ mod stack;
 mod syntax;
 mod time;
 pub mod trial;
+pub mod typed;
 mod visit;
 
 pub use bounds::File;

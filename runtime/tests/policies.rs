@@ -481,6 +481,32 @@ fn a_bundle_gets_a_new_date_only_while_nothing_speaks_against_it_and_a_floor_may
 }
 
 #[test]
+fn a_typed_policy_is_linted_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = "measurements = \"any\"\nvmpls = [0, 1]\n[guest_policy]\ndebug = \"any\"\n";
+    let open = write(folder.path(), "open.toml", open);
+    let lint = coffer(&["policy", "lint", &open]);
+    let said = text(&lint);
+    assert_eq!(lint.status.code(), Some(3), "{said}");
+    for (line, code) in [(1, "any-guest"), (1, "no-minimum-tcb"), (2, "other-vmpls"), (4, "debug-allowed")] {
+        assert!(said.contains(&format!("open.toml:{line}:1: {code}: ")), "{code}: {said}");
+    }
+    let listed = json(&coffer(&["--json", "policy", "lint", &open]));
+    assert_eq!(listed["findings"].as_array().unwrap().len(), 4, "{listed}");
+    let wrong = write(folder.path(), "wrong.toml", "measurement = []\nvmpls = [9]\n");
+    let said = text(&coffer(&["policy", "lint", &wrong, "snp"]));
+    assert_eq!(said.matches(": mistake: ").count(), 3, "each, and not the first: {said}");
+    // A floor of a key broker's, whose references say which guests are meant.
+    let strict = json(&coffer(&["--json", "policy", "show", "strict"]))["text"].as_str().unwrap().to_owned();
+    let floor = write(folder.path(), "floor.toml", &strict);
+    let alone = coffer(&["policy", "lint", &floor]);
+    assert!(alone.status.code() == Some(3) && text(&alone).contains(": any-guest: "), "{}", text(&alone));
+    let elsewhere = coffer(&["policy", "lint", &floor, "--guests-elsewhere"]);
+    assert_eq!((elsewhere.status.code(), text(&elsewhere)), (Some(0), String::new()));
+    assert_eq!(coffer(&["policy", "lint", "/nonexistent.toml"]).status.code(), Some(3));
+}
+
+#[test]
 fn what_comes_with_coffer_is_linted_and_tested_by_its_word() {
     let run = |words: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_coffer")).arg("policy").args(words).output().unwrap();

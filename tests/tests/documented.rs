@@ -232,6 +232,11 @@ fn every_kind_of_finding_of_lint_is_on_its_page() {
     let kinds: Words = after(table, "    (").iter().map(|word| (*word).to_owned()).collect();
     assert!(kinds.contains("unknown-field") && kinds.len() > 5, "{kinds:?}");
     assert_eq!(column(&section("docs/policies.md", "## Lint"), "finding"), kinds);
+    let source = read("policies/src/typed.rs");
+    let table = source.split("pub const TYPED_FINDINGS").nth(1).and_then(|rest| rest.split("];").next()).unwrap();
+    let kinds: Words = after(table, "    (").iter().map(|word| (*word).to_owned()).collect();
+    assert!(kinds.contains("any-guest") && kinds.len() > 5, "{kinds:?}");
+    assert_eq!(column(&section("docs/policies.md", "## Lint of typed policies"), "finding"), kinds);
 }
 
 #[test]

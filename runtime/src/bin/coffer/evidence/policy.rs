@@ -15,7 +15,7 @@ use crate::row::Entry;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer policy show azure-cvm > team.rego
-  coffer policy lint team.rego
+  coffer policy lint team.rego floor.toml
   coffer policy test team.rego team_test.rego
   coffer policy explain team.rego --input input.json")]
 pub struct Args {}

@@ -16,6 +16,8 @@ use crate::error::{Class, Classify as _, CliError};
 
 /// Files that are looked at.
 const FILES: usize = 256;
+/// Bytes of a typed policy; the verifier says so of a longer one.
+const MAX_TYPED: u64 = 2 * 1024 * 1024;
 
 /// What is asked of bundles.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -120,6 +122,11 @@ pub fn is_word(path: &Path) -> bool {
     shipped(path).is_some()
 }
 
+/// As `--policy` has it: what is no Rego, and not the word for what comes with Coffer.
+fn is_typed(path: &Path) -> bool {
+    !is_rego(path) && !is_strict(path)
+}
+
 /// The word, where no file of that name is there.
 fn is_strict(path: &Path) -> bool {
     path == Path::new("strict") && !path.exists()
@@ -150,6 +157,22 @@ impl Texts {
     /// The word of the typed policy that comes with Coffer, and nothing else.
     pub fn is_strict(&self) -> bool {
         matches!(&self.files[..], [path] if is_strict(path))
+    }
+
+    /// Typed policies among them, each by its name: what is no Rego, as for `--policy`.
+    pub fn typed(&self) -> Result<Vec<(String, String)>, CliError> {
+        let read = |path: &PathBuf| {
+            let text = input::read_text(path, MAX_TYPED).class_while(Class::Config, path.display())?;
+            Ok((path.display().to_string(), text))
+        };
+        self.files.iter().filter(|path| is_typed(path)).map(read).collect()
+    }
+
+    /// The others, if there are any.
+    pub fn load_rego(&self) -> Result<Option<Loaded>, CliError> {
+        let rego: Vec<PathBuf> = self.files.iter().filter(|path| !is_typed(path)).cloned().collect();
+        self.bundles.asked(&rego)?;
+        if rego.is_empty() { Ok(None) } else { load(&rego, &self.bundles).map(Some) }
     }
 
     /// Reads them.

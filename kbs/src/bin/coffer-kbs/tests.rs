@@ -1,5 +1,7 @@
 #[path = "../../../../tests/help.rs"]
 mod help;
+#[path = "../../../../tests/paragraphs.rs"]
+mod paragraphs;
 
 use clap::CommandFactory as _;
 
@@ -13,4 +15,10 @@ fn the_command_line_is_consistent() {
 #[test]
 fn every_help_has_examples_that_the_parser_accepts_and_no_flag_takes_nothing() {
     help::holds(&Cli::command());
+}
+
+#[test]
+fn help_is_wrapped_once_to_the_readers_width() {
+    let found = paragraphs::broken_sentences(&Cli::command());
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }

@@ -17,7 +17,7 @@ use crate::terminal::size;
 /// Be at the program of a running box: see what it writes from now on, type at it.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The program has our input where it was made with -i, and our terminal with -t. It goes on when we go, by the keys too; an end
+    after_help = "The program has our input where it was made with -i, and our terminal with -t. It goes on when we go, by the keys too; an end \
 of our input is the end of its. Signals that we get go to it as they are; a second SIGTERM or ^C, and 10 s after SIGTERM, ends us alone.
 The exit code is its own. Where the spec does not let the host attach, it is done as owner, in a guest that proves itself first.
 

@@ -22,7 +22,7 @@ use crate::table;
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "coffer commit [OPTIONS] BOX [REPOSITORY[:TAG]]",
-    after_help = "The layers of the box's image stay, and what the image says it runs, but for what --change says. What is mounted in the box, volumes
+    after_help = "The layers of the box's image stay, and what the image says it runs, but for what --change says. What is mounted in the box, volumes \
 and memory, is not in the image. Nothing stands still meanwhile: stop what writes in the box first.
 A box with a TEE is refused, whose files no image of this machine may hold; its owner has `coffer export`.
 

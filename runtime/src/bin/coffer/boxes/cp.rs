@@ -30,7 +30,7 @@ use pump::{give, take};
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "coffer cp [OPTIONS] BOX:SRC DEST|-\n       coffer cp [OPTIONS] SRC|- BOX:DEST\n       coffer cp [OPTIONS] BOX:SRC BOX:DEST",
-    after_help = "Where something is copied to follows Docker: into a folder that is there under its own name, else to that name; SRC/. is what is
+    after_help = "Where something is copied to follows Docker: into a folder that is there under its own name, else to that name; SRC/. is what is \
 in a folder. Links are copied as links. Devices, sockets and pipes are left out. A path of a box begins at its root.
 Where the spec does not let the host cp or exec, it is done as owner, in a guest that proves itself first.
 

@@ -16,7 +16,7 @@ use crate::prove::guest::Trust;
 /// List what a running box has in its root file system that its image has not.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A is what was added, C what was changed, D what was deleted. What is mounted in the box, volumes and memory, is not looked at,
+    after_help = "A is what was added, C what was changed, D what was deleted. What is mounted in the box, volumes and memory, is not looked at, \
 nor are its host name files, which each box has of its own.
 Where the spec does not let the host cp or exec, it is done as owner, in a guest that proves itself first.
 

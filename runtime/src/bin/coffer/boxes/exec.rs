@@ -22,7 +22,7 @@ use crate::terminal::size;
     override_usage = "coffer exec [OPTIONS] BOX COMMAND [ARG]...",
     after_help = "Where the spec does not let the host exec, it is done as owner, in a guest that proves itself first.
 
-Signals that we get go to the program as they are. It has 10 s to end after SIGTERM, then it is killed, as it is at a second SIGTERM,
+Signals that we get go to the program as they are. It has 10 s to end after SIGTERM, then it is killed, as it is at a second SIGTERM, \
 at a third SIGINT, and when nobody reads its output any more (141).
 
 Examples:

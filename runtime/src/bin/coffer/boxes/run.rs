@@ -16,9 +16,9 @@ use crate::output::Output;
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "coffer run [OPTIONS] IMAGE [COMMAND]...")]
 #[command(
-    after_help = "Signals that we get go to the box's program as they are; a program without a handler ignores most of them, as it is
+    after_help = "Signals that we get go to the box's program as they are; a program without a handler ignores most of them, as it is \
 the first one of its box. It is killed 10 s after SIGTERM, at a second SIGTERM or ^C, and when nobody reads its output any more (141).
-Where only an owner may attach, SIGINT and SIGTERM stop the box as `coffer stop` does. With --sig-proxy=false the first one ends
+Where only an owner may attach, SIGINT and SIGTERM stop the box as `coffer stop` does. With --sig-proxy=false the first one ends \
 `coffer run` alone.
 
 Examples:

@@ -18,10 +18,10 @@ use crate::{table, terminal};
 /// Show what running boxes use, anew each second.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Each box's own guest counts. CPU % is of one processor: two busy ones are 200 %. NET I/O and BLOCK I/O are what came in and what
-went out since the start. PIDS counts programs and their threads. `--` stands for what is not counted: a box of --isolation process
-has no machine, so that its programs and their memory are counted, and neither a limit of that nor disks. Where the spec does not let
-the host see it, a listed owner does, in a guest that proves itself first. A box whose figures are not to be had keeps none from its
+    after_help = "Each box's own guest counts. CPU % is of one processor: two busy ones are 200 %. NET I/O and BLOCK I/O are what came in and what \
+went out since the start. PIDS counts programs and their threads. `--` stands for what is not counted: a box of --isolation process \
+has no machine, so that its programs and their memory are counted, and neither a limit of that nor disks. Where the spec does not let \
+the host see it, a listed owner does, in a guest that proves itself first. A box whose figures are not to be had keeps none from its \
 own.
 
 Fields for --format: Container ID Name CPUPerc MemUsage MemPerc NetIO BlockIO PIDs

@@ -1,3 +1,6 @@
+#[path = "../../../../../tests/paragraphs.rs"]
+mod paragraphs;
+
 use super::*;
 use crate::refusal;
 
@@ -195,4 +198,10 @@ fn parsed(words: &[String]) -> Result<(), String> {
         }
     }
     Err(last)
+}
+
+#[test]
+fn help_is_wrapped_once_to_the_readers_width() {
+    let found = paragraphs::broken_sentences(&parser());
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }

@@ -21,9 +21,9 @@ use crate::evidence::shown::{self, About};
 /// Decide about evidence in a file, offline unless --fetch is given, or about that of a TLS server: https://HOST:PORT in place of FILE.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A server is challenged where it speaks RA-TLS, as a port of `coffer run -p HOST-PORT:PORT/ra-tls` does; else the evidence in its
+A server is challenged where it speaks RA-TLS, as a port of `coffer run -p HOST-PORT:PORT/ra-tls` does; else the evidence in its \
 certificate is judged, if that is bound to the certificate's key, and what this does not show is said.
-Exit status: 0 accepted, 2 usage, 3 a file that cannot be read or is none of the forms, 5 not authentic, or a server that
+Exit status: 0 accepted, 2 usage, 3 a file that cannot be read or is none of the forms, 5 not authentic, or a server that \
 presents no evidence, 6 refused by policy, 7 nobody answers.
 
 Examples:

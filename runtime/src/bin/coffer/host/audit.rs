@@ -48,7 +48,7 @@ pub struct Args {
 #[command(
     after_help = "It follows the digests from the oldest line that is kept to the head beside them, and names the first line where they break. Exit 5 where they do.
 
-A writer that finds the end otherwise than the last one left it goes on from there, and says so in a line (audit.mended). A loss of power does that,
+A writer that finds the end otherwise than the last one left it goes on from there, and says so in a line (audit.mended). A loss of power does that, \
 a writer that was killed, and whoever cuts lines off and takes the head away: exit 5 too, until somebody has looked and says up to which line.
 
 Examples:

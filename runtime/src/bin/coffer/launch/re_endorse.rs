@@ -26,7 +26,7 @@ use crate::launch::signed_manifest;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Chains and revocation lists are asked for anew; nothing is written unless all of them came and hold.
-Exit status: 0 endorsed, 2 usage, 3 a file, 5 the manifest is not believed or an answer is not authentic, 6 it, or AMD's own
+Exit status: 0 endorsed, 2 usage, 3 a file, 5 the manifest is not believed or an answer is not authentic, 6 it, or AMD's own \
 certificate, is revoked, or a later release is endorsed already, 7 the service does not answer.
 
 Examples:

@@ -24,7 +24,7 @@ use crate::terminal;
 /// Reach a port of a guest's workload behind RA-TLS: whoever answers there must prove first that it is the guest expected.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The port was opened by `coffer run -p HOST-PORT:PORT/ra-tls`. Without --listen, one connection is joined to
+    after_help = "The port was opened by `coffer run -p HOST-PORT:PORT/ra-tls`. Without --listen, one connection is joined to \
 standard input and output, and ends when the workload ends it.
 Exit status: 0, 141 nobody reads any more, 1 no such file, 3 a file, 5 not authentic, 6 refused by policy or by the guest, 7 nobody answers, or the connection breaks off.
 

@@ -27,7 +27,7 @@ use crate::error::{Class, Classify as _, CliError};
   COFFER_POLICY       policy under which the good guest alone is accepted (TOML; see expect.json for the values)
   COFFER_ANCHOR       SHA-256 of the simulator root's public key
   COFFER_REPORT_DATA  what the verifier asked for
-Exit status 0 means accepted; 5 not authentic and 6 refused are told apart, anything else counts as not accepted. A command
+Exit status 0 means accepted; 5 not authentic and 6 refused are told apart, anything else counts as not accepted. A command \
 that dies by a signal or does not end in time is wrong, whatever it was asked; what it started is killed with it.
 
 --url gets one POST of the record per case (http only), REPORT_DATA in the header coffer-report-data; 2xx means accepted.

@@ -8,8 +8,8 @@ use serde_json::json;
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The lines go behind the end of config.toml, and SIGHUP makes them count. The key
-is printed once, on standard error, and kept nowhere; what is listed is its
+The lines go behind the end of config.toml, and SIGHUP makes them count. The key \
+is printed once, on standard error, and kept nowhere; what is listed is its \
 digest.
 
 Examples:

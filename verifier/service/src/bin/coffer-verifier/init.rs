@@ -13,7 +13,7 @@ use crate::error::Said as _;
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The key that may ask is printed once and kept nowhere. The certificate is the
+The key that may ask is printed once and kept nowhere. The certificate is the \
 folder's own: give callers tls.pem, or put one of yours in its place.
 
 Examples:

@@ -20,7 +20,8 @@ use coffer_rim::{Class, Failure};
 #[derive(Debug, Parser)]
 #[command(name = "coffer-verifier", version)]
 #[command(after_help = "Examples:
-  coffer-verifier init --state /var/lib/coffer-verifier --issuer https://verifier.example
+  coffer-verifier init --state /var/lib/coffer-verifier \\
+      --issuer https://verifier.example
   coffer-verifier serve --state /var/lib/coffer-verifier
   coffer-verifier check --state /var/lib/coffer-verifier")]
 struct Cli {

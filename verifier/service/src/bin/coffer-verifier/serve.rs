@@ -20,7 +20,8 @@ SIGHUP reads the configuration and what it names again: all of it counts, or non
 
 Examples:
   coffer-verifier serve --state ./verifier
-  coffer-verifier serve --state ./verifier --listen 127.0.0.1:0 --ready-file ready.json")]
+  coffer-verifier serve --state ./verifier --listen 127.0.0.1:0 \\
+      --ready-file ready.json")]
 pub struct Args {
     /// State folder made by `coffer-verifier init`.
     #[arg(long, value_name = "DIR")]

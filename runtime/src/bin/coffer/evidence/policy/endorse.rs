@@ -24,7 +24,7 @@ use crate::evidence::revoked::{self, Endorsing};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Nothing is written unless the bundle is signed by a named key, no list names it, `coffer policy lint` finds nothing and its tests hold.
-Exit status: 0 endorsed, 2 usage, 3 a file, a finding or a test that does not hold, 5 the bundle is not believed, 6 it is revoked, or a
+Exit status: 0 endorsed, 2 usage, 3 a file, a finding or a test that does not hold, 5 the bundle is not believed, 6 it is revoked, or a \
 later one is endorsed already.
 
 Examples:

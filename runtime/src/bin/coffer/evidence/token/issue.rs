@@ -19,7 +19,7 @@ use crate::evidence::judging::{self, Judgement, Judging};
 /// Decide about evidence in a file, and say it in a signed token.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A token is printed for evidence that was refused, too: it says so, and why. Of an Azure HCL blob it holds the vTPM's key; of
+A token is printed for evidence that was refused, too: it says so, and why. Of an Azure HCL blob it holds the vTPM's key; of \
 other evidence neither a key nor a nonce of the guest, which only whoever was on the other end of a connection can show.
 Exit status: as of `coffer verify`.
 

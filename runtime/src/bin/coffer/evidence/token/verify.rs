@@ -22,7 +22,7 @@ use crate::evidence::judging::read;
 /// Decide about a token, offline.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without --key and --nonce the token shows that there was such a guest, and neither that it is on the other end of your connection
+Without --key and --nonce the token shows that there was such a guest, and neither that it is on the other end of your connection \
 nor that it was asked now: whoever sees a report can have a token made of it.
 Exit status: 0 as demanded, 2 usage, 3 a file that cannot be read, 5 no key of the set signed it, 6 signed and not as demanded.
 

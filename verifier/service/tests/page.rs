@@ -13,7 +13,10 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
+use coffer_verifier::abi::ProductLine;
+
 use crate::common::{Running, asks, evidence, now, with};
+use crate::simulated::installation;
 
 /// A browser that does nothing for so long does not work.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -175,6 +178,28 @@ impl Browser {
         self.call("DOM.setFileInputFiles", &files);
     }
 
+    /// Drops files on the page, each with a name of its own.
+    fn drops(&mut self, files: &[(&str, &[u8])]) {
+        let files: Vec<_> = files.iter().map(|(name, bytes)| json!([name, STANDARD.encode(bytes)])).collect();
+        self.value("document.getElementById('taken').replaceChildren()");
+        self.value(&format!(
+            "(() => {{ const all = new DataTransfer(); for (const [name, text] of {}) \
+             all.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name)); \
+             document.getElementById('drop').dispatchEvent(new DragEvent('drop', {{ dataTransfer: all, cancelable: true }})); }})()",
+            json!(files)
+        ));
+    }
+
+    /// What the page says that it took, once it says something.
+    fn taken(&mut self) -> String {
+        let said = self.value(
+            "new Promise((done) => { const taken = document.getElementById('taken'); const look = () => { \
+             if (taken.children.length) done(taken.innerText); }; \
+             new MutationObserver(look).observe(taken, { childList: true }); look(); })",
+        );
+        said.as_str().unwrap().to_owned()
+    }
+
     fn picture(&mut self, name: &str) {
         let taken = self.call("Page.captureScreenshot", &json!({ "format": "png", "captureBeyondViewport": true }));
         let png = STANDARD.decode(taken["data"].as_str().unwrap()).unwrap();
@@ -303,6 +328,92 @@ async fn evidence_is_judged_with_the_keyboard_alone() {
         let asked = browser.value("performance.getEntriesByType('resource').map((one) => one.name)");
         let own = format!("http://{address}/");
         assert!(asked.as_array().unwrap().iter().all(|one| one.as_str().unwrap().starts_with(&own)), "{asked}");
+    })
+    .await;
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_file_is_is_told_by_its_content_and_never_by_its_name() {
+    let (service, _, odd) = service().await;
+    let (made, line) = (installation(), ProductLine::Genoa);
+    let (time, anchor) = (now(), made.anchor(line).unwrap().ark.to_vec());
+    let leaf = made.issue_vcek(line, coffer_simulator::default_tcb(line), time).unwrap();
+    let (intermediate, list) = (made.ask(line).unwrap().to_vec(), made.crl(line, time).unwrap());
+    let report = evidence(time, [0x22; 64]).report;
+    let lying = service.folder.path().join("report.bin");
+    std::fs::write(&lying, &leaf).unwrap();
+    in_browser(service, move |browser, url, key| {
+        browser.open(&url, 320);
+        browser.write("key", &key);
+        browser.push("use");
+        browser.reaches("entered");
+        let chain = pem("CERTIFICATE", &intermediate) + &pem("CERTIFICATE", &anchor);
+        let all = format!("made by hand\n{chain}{}", pem("X509 CRL", &list));
+        browser.drops(&[("crl.bin", &report), ("crl.der", &leaf), ("report.txt", all.as_bytes())]);
+        let said = browser.taken();
+        for line in [
+            "crl.bin: the evidence, report",
+            "crl.der: a certificate, DER",
+            "report.txt: 2 certificates and a revocation list, PEM",
+        ] {
+            assert!(said.lines().any(|one| one == line), "{line}: {said}");
+        }
+        browser.fits(320);
+        browser.tab_to("any");
+        browser.press(" ", 32, " ");
+        browser.push("judge");
+        browser.reaches("accepted");
+        assert!(browser.text().contains("crl.bin, by policy lab"), "{}", browser.text());
+        browser.drops(&[("vcek.der", &list), ("report.txt", chain.as_bytes()), ("ask.crl", &leaf)]);
+        let said = browser.taken();
+        assert!(said.contains("vcek.der: a revocation list, DER") && said.contains("ask.crl: a certificate"), "{said}");
+        browser.push("judge");
+        browser.reaches("accepted");
+        // What belongs elsewhere is said, and nothing is sent.
+        browser.choose("beside", &odd);
+        browser.push("judge");
+        browser.reaches("not-judged");
+        assert!(browser.text().contains("odd.bin is neither a certificate nor a revocation list"), "{}", browser.text());
+        browser.choose("file", &lying);
+        browser.push("judge");
+        browser.reaches("not-judged");
+        assert!(browser.text().contains("report.bin is a certificate, and no evidence"), "{}", browser.text());
+        browser.drops(&[("one", &report), ("two", &report)]);
+        assert!(browser.taken().contains("evidence is judged one by one"), "{}", browser.text());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_late_is_not_shown_as_one_about_another_file() {
+    let (service, good, odd) = service().await;
+    in_browser(service, move |browser, url, key| {
+        browser.open(&url, 800);
+        browser.write("key", &key);
+        browser.push("use");
+        browser.reaches("entered");
+        // The first answer is held back until it is let go.
+        browser.value(
+            "(() => { const real = window.fetch; let held = false; window.fetch = async (...all) => { \
+             const answer = await real(...all); if (!held) { held = true; await new Promise((go) => { window.go = go; }); } \
+             return answer; }; })()",
+        );
+        browser.tab_to("any");
+        browser.press(" ", 32, " ");
+        browser.choose("file", &good);
+        browser.push("judge");
+        browser.value("new Promise((done) => { const look = () => window.go ? done(1) : setTimeout(look, 10); look(); })");
+        browser.choose("file", &odd);
+        browser.push("judge");
+        browser.reaches("not-judged");
+        assert!(browser.text().contains("malformed-evidence"), "{}", browser.text());
+        browser.value("(() => { window.go(); return new Promise((done) => setTimeout(done, 300)); })()");
+        assert!(!browser.text().contains("accepted"), "{}", browser.text());
+        browser.reaches("not-judged");
     })
     .await;
 }

@@ -1,6 +1,7 @@
 //! `coffer verify --fetch` and `coffer collateral`, against the simulated key distribution service.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -132,4 +133,49 @@ fn what_lies_in_a_folder_and_is_no_file_is_not_waited_for() {
     assert!(said["error"]["message"].as_str().unwrap().contains("no regular file"), "{said}");
     let said = json(&home, &["collateral", "import", "--allow-simulated", evidence], 0);
     assert_eq!(said["items"].as_array().unwrap().len(), 2, "{said}");
+}
+
+/// A service that says each item's first time that it wants no request for two seconds, and then that it has none.
+fn busy() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut seen = std::collections::BTreeSet::new();
+        for line in listener.incoming() {
+            let mut line = line.unwrap();
+            let mut asked = String::new();
+            let _ = BufReader::new(&line).read_line(&mut asked);
+            let answer = if seen.insert(asked) { "429 Busy\r\nRetry-After: 2" } else { "404 None" };
+            let _ = write!(line, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn whoever_waits_for_the_service_is_told_for_what_and_a_script_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let evidence = dir.path().join("evidence");
+    json(&home, &["sim", "evidence", "--product", "milan", "--out", evidence.to_str().unwrap()], 0);
+    let report = evidence.join("report.bin");
+    let mirror = busy();
+    let words = ["verify", report.to_str().unwrap(), "--allow-simulated", "--fetch", "--mirror", &mirror];
+    let said = coffer(&home, &words);
+    let told = String::from_utf8(said.stderr).unwrap();
+    let line = told.lines().next().unwrap_or_default();
+    assert!(
+        line.starts_with(&format!("coffer: {mirror} wants no request for "))
+            && line.contains(" s: waiting for ")
+            && line.contains("VCEK revocation list of Milan"),
+        "{told}"
+    );
+    let mirror = busy();
+    let words = ["verify", report.to_str().unwrap(), "--allow-simulated", "--fetch", "--mirror", &mirror];
+    let quiet = Command::new(COFFER).env("COFFER_HOME", &home).arg("--json").args(words).output();
+    assert_eq!(String::from_utf8(quiet.unwrap().stderr).unwrap(), "");
+    // Where nobody is slow nobody is told.
+    let honest = service(&home, "none");
+    let fast = coffer(&home, &["verify", report.to_str().unwrap(), "--allow-simulated", "--fetch", "--mirror", &honest.1]);
+    assert!(fast.status.success() && !String::from_utf8_lossy(&fast.stderr).contains("waiting"), "{fast:?}");
 }

@@ -22,6 +22,7 @@ use crate::budget::{Bucket, Until};
 use crate::check::{Entry, Unfit, check};
 use crate::error::FetchError;
 use crate::options::Options;
+use crate::said::UnderWay;
 use crate::store::{Found, Store};
 use crate::upstream::{Answer, Upstream};
 
@@ -153,6 +154,15 @@ impl Kds {
 }
 
 impl Kds {
+    /// What is waited for at this moment: for whoever tells a person why nothing happens.
+    pub fn under_way(&self) -> UnderWay {
+        let service = self.0.options.base.clone();
+        let state = self.0.state();
+        let mut items: Vec<_> = state.flights.keys().copied().collect();
+        items.sort_by_cached_key(ToString::to_string);
+        UnderWay { service, items, pause_until: Some(state.pause).filter(|until| *until > Instant::now()) }
+    }
+
     /// Waits until what is under way has come to its end, or for this long: for a program that is about to end.
     pub async fn settle(&self, longest: Duration) {
         let mut flights: Vec<_> = self.0.state().flights.values().cloned().collect();

@@ -31,6 +31,6 @@ pub use client::{Kds, OpenError};
 pub use collect::Collected;
 pub use error::FetchError;
 pub use options::Options;
-pub use said::{Failures, failure, failures_json};
+pub use said::{Failures, UnderWay, failure, failures_json};
 pub use services::{Clients, KdsEntry, Services};
 pub use shelf::{Exported, Imported, Kept, ShelfError};

@@ -3,11 +3,24 @@
 use coffer_rim::{Class, Failure};
 use serde_json::{Value, json};
 
-use crate::address::Item;
+use tokio::time::Instant;
+
+use crate::address::{Base, Item};
 use crate::error::FetchError;
 
 /// What is not at hand, and why.
 pub type Failures = Vec<(Item, FetchError)>;
+
+/// What a client waits for at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Of whom; nobody, where it asks nobody.
+    pub service: Option<Base>,
+    /// Items that are asked for, in the order of their names.
+    pub items: Vec<Item>,
+    /// The service wants no request until then, where that is to come.
+    pub pause_until: Option<Instant>,
+}
 
 /// One that was not got, with its class.
 pub fn failure((item, error): &(Item, FetchError)) -> Failure {

@@ -98,7 +98,7 @@ fn fetch(args: &FetchArgs, context: &Context) -> Result<ExitCode, CliError> {
         [Item::Chain { product, key }, Item::Crl { product, key }]
     };
     let items: Vec<_> = args.product.iter().flat_map(lines).collect();
-    let found = context.runtime()?.block_on(async {
+    let found = context.runtime()?.block_on(fetching::waited(&kds, context, async {
         let mut all = kds.get(&items, now()).await;
         for report in &reports {
             let found = kds.collect(report, &Endorsements::new(), now()).await;
@@ -106,7 +106,7 @@ fn fetch(args: &FetchArgs, context: &Context) -> Result<ExitCode, CliError> {
             all.failures.extend(found.failures);
         }
         all
-    });
+    }));
     Ok(said(&found, context))
 }
 
@@ -145,14 +145,14 @@ struct RefreshArgs {
 
 fn refresh(args: &RefreshArgs, context: &Context) -> Result<ExitCode, CliError> {
     let kds = args.whose.client(args.mirror.as_ref(), true, context)?;
-    let found = context.runtime()?.block_on(async {
+    let found = context.runtime()?.block_on(fetching::waited(&kds, context, async {
         let kept = kds.kept(now()).await.into_iter().map(|kept| kept.item);
         let mut lists: Vec<_> = kept.filter(|item| matches!(item, Item::Crl { .. })).collect();
         if lists.is_empty() {
             lists.extend(ProductLine::ALL.map(|product| Item::Crl { product, key: SigningKey::Vcek }));
         }
         kds.refresh(&lists, now()).await
-    });
+    }));
     Ok(said(&found, context))
 }
 

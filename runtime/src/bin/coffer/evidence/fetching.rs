@@ -1,9 +1,11 @@
-//! The client of the key distribution service that commands share, and how they say what it did not get.
+//! The client of the key distribution service that commands share, and how they say what it waits for and what it did not get.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use coffer_kds::{Base, FetchError, Item, Kds, Options, failure};
+use coffer_kds::{Base, FetchError, Item, Kds, Options, UnderWay, failure};
 use coffer_verifier::TrustAnchors;
+use tokio::time::{Instant, sleep};
 
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
@@ -22,14 +24,76 @@ pub fn client(mirror: Option<&Base>, anchors: &TrustAnchors, asks: bool, context
         (false, None) => Options::amd(),
     };
     // A person waits, and rather a little than in vain.
-    options.patience = Duration::from_secs(40);
+    options.patience = PATIENCE;
     let options = options.kept_in(folder);
     Kds::open(if asks { options } else { options.offline() }).class(Class::Config)
+}
+
+/// How long one item is waited for, pauses of the service included.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// Whoever waits for no longer is told nothing.
+const MOMENT: Duration = Duration::from_secs(1);
+/// How often is looked what there is to tell.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What the work gives. Where that takes longer than a moment, people are told on standard error what is waited for, once for each
+/// thing.
+pub async fn waited<T>(kds: &Kds, context: &Context, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    if context.json {
+        return work.await;
+    }
+    let (begun, mut told) = (Instant::now(), None);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = sleep(LOOK) => {}
+        }
+        let way = kds.under_way();
+        if begun.elapsed() >= MOMENT && !way.items.is_empty() && told.as_ref() != Some(&way) {
+            eprintln!("coffer: {}", words(&way, Instant::now()));
+            told = Some(way);
+        }
+    }
+}
+
+/// What is waited for, whose word it is that it takes so long, and how long that is at most.
+fn words(way: &UnderWay, now: Instant) -> String {
+    let service = way.service.as_ref().map_or_else(|| "the service".to_owned(), ToString::to_string);
+    let items = way.items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match way.pause_until {
+        Some(until) => {
+            let seconds = until.saturating_duration_since(now).as_secs_f64().ceil();
+            format!("{service} wants no request for {seconds} s: waiting for {items}")
+        }
+        None => format!("waiting for {service}, {} s at most: {items}", PATIENCE.as_secs()),
+    }
 }
 
 /// All of them for people.
 pub fn print(failures: &[(Item, FetchError)]) {
     for one in failures {
         error::print(&failure(one), false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_verifier::abi::{ProductLine, SigningKey};
+
+    use super::*;
+
+    #[test]
+    fn whoever_waits_is_told_for_what_and_for_how_long() {
+        let (now, key) = (Instant::now(), SigningKey::Vcek);
+        let items =
+            vec![Item::Chain { product: ProductLine::Genoa, key }, Item::Crl { product: ProductLine::Milan, key }];
+        let named = "VCEK chain of Genoa, VCEK revocation list of Milan";
+        let mut way = UnderWay { service: Some(Base::amd()), items, pause_until: None };
+        assert_eq!(words(&way, now), format!("waiting for https://kdsintf.amd.com, 40 s at most: {named}"));
+        way.pause_until = Some(now + Duration::from_millis(11_200));
+        let said = format!("https://kdsintf.amd.com wants no request for 12 s: waiting for {named}");
+        assert_eq!(words(&way, now), said);
     }
 }

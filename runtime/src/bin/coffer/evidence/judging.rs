@@ -390,12 +390,12 @@ fn fetched(
     };
     carried.merge(others);
     let kds = fetching::client(args.mirror.as_ref(), anchors, !args.offline, context)?;
-    Ok(context.runtime()?.block_on(async {
+    Ok(context.runtime()?.block_on(fetching::waited(&kds, context, async {
         let found = kds.collect(&report, &carried, now).await;
         // A list of some age is asked for anew beside its use, for the next time.
         kds.settle(Duration::from_secs(5)).await;
         found
-    }))
+    })))
 }
 
 /// Whom to believe: AMD; with simulated evidence allowed, this installation's simulator too, or those listed.

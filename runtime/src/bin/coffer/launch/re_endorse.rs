@@ -136,7 +136,7 @@ fn asked_anew(args: &Args, anchors: &TrustAnchors, now: UnixTime, context: &Cont
             items.extend([Item::Chain { product, key: *key }, Item::Crl { product, key: *key }]);
         }
     }
-    let found = context.runtime()?.block_on(async {
+    let found = context.runtime()?.block_on(fetching::waited(&kds, context, async {
         // Chains first: a simulator's list rests on one.
         let (chains, lists): (Vec<Item>, Vec<Item>) =
             items.into_iter().partition(|item| matches!(item, Item::Chain { .. }));
@@ -148,7 +148,7 @@ fn asked_anew(args: &Args, anchors: &TrustAnchors, now: UnixTime, context: &Cont
         }
         kds.settle(Duration::from_secs(1)).await;
         found
-    });
+    }));
     if let Some(first) = found.failures.first() {
         return Err(coffer_kds::failure(first).while_doing("nothing was endorsed"));
     }

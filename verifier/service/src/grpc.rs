@@ -4,7 +4,11 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::Next;
+use axum::response::IntoResponse as _;
 use coffer_verifier::ExpectedReportData;
 use coffer_verifier::abi::ReportData;
 use coffer_verifier::ear::Nonce;
@@ -69,6 +73,26 @@ fn answered(answer: Answer) -> Result<wire::AppraiseResponse, Refusal> {
         request_nonce: answer.request_nonce.map(|nonce| nonce.as_bytes().to_vec()).unwrap_or_default(),
         token: answer.token.unwrap_or_default(),
     })
+}
+
+/// Lets calls through, whose messages are of the one form that is read here.
+pub async fn calls(
+    State(service): State<Arc<Service>>,
+    request: axum::extract::Request,
+    next: Next,
+) -> axum::response::Response {
+    let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if media_type.is_some_and(is_call) {
+        return next.run(request).await;
+    }
+    service.metrics.refused(&Refusal::CallType);
+    Refusal::CallType.into_response()
+}
+
+/// Protobuf, by its short name or its full one.
+fn is_call(media_type: &str) -> bool {
+    let name = media_type.split(';').next().unwrap_or_default().trim();
+    ["application/grpc", "application/grpc+proto"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Counts an answer that is an error, be it of ours or of what reads messages; the latter calls a message that it cannot read our fault.

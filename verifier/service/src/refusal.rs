@@ -78,6 +78,9 @@ pub enum Refusal {
     /// Another media type.
     #[error("the request is not of media type application/json")]
     MediaType,
+    /// Another media type than calls have.
+    #[error("the call is not of media type application/grpc")]
+    CallType,
     /// Nothing is there.
     #[error("there is nothing of that name")]
     NotFound,
@@ -129,7 +132,7 @@ impl Refusal {
             Self::Unauthenticated => "unauthenticated",
             Self::OtherHost => "other-host",
             Self::TooLong { .. } => "too-long",
-            Self::MediaType => "media-type",
+            Self::MediaType | Self::CallType => "media-type",
             Self::NotFound => "not-found",
             Self::Method => "method",
             Self::Busy => "busy",
@@ -148,7 +151,7 @@ impl Refusal {
             Self::Method => 405,
             Self::ChallengeForged | Self::ChallengeExpired | Self::ChallengeOfBefore | Self::ChallengeSpent => 409,
             Self::TooLong { .. } => 413,
-            Self::MediaType => 415,
+            Self::MediaType | Self::CallType => 415,
             Self::OtherHost => 421,
             Self::Busy | Self::CallerBusy | Self::Slow | Self::Stopping => 503,
             Self::Internal => 500,
@@ -169,6 +172,7 @@ impl Refusal {
                 "GET /v1/challenge gives another; each is good for one request, at the replica that saw it first"
             }
             Self::NoTokens => "its operator sets issuer and token_keys",
+            Self::CallType => "send messages of proto/verifier.proto as gRPC has them, in binary",
             Self::Token(_) => "have the guest send fresher certificates and lists",
             Self::Unauthenticated => "send `Authorization: Bearer KEY`, or a client certificate that is believed here",
             Self::OtherHost => "ask for localhost or an address of the loopback: whoever connects may ask here",

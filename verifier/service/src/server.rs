@@ -170,6 +170,7 @@ fn local(state: &Path) -> Result<(UnixListener, SocketFile), ServerError> {
 /// What answers: all that is for callers behind the guard, HTTP and gRPC alike.
 pub(crate) fn router(service: &Arc<Service>) -> Router {
     let calls = Routes::new(grpc::server(service)).into_axum_router().reset_fallback();
+    let calls = calls.layer(axum::middleware::from_fn_with_state(Arc::clone(service), grpc::calls));
     let guard = axum::middleware::from_fn_with_state(Arc::clone(service), guard::callers);
     let callers = http::routes(Open::ToCallers).with_state(Arc::clone(service)).merge(calls).layer(guard);
     http::routes(Open::ToAll)

@@ -11,6 +11,7 @@ mod vectors;
 mod appraiser;
 mod configuration;
 mod fetched;
+mod frames;
 mod grpc;
 mod http;
 mod page;

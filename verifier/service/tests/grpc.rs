@@ -28,7 +28,7 @@ pub fn keyed<T>(message: T, key: &str) -> Request<T> {
     request
 }
 
-fn wanted(report_data: [u8; 64], demanded: Option<Demanded>) -> AppraiseRequest {
+pub fn wanted(report_data: [u8; 64], demanded: Option<Demanded>) -> AppraiseRequest {
     let evidence = evidence(now(), report_data).to_cmw();
     AppraiseRequest { evidence, demanded, policy: "lab".into(), ..AppraiseRequest::default() }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use coffer_verifier_service::ConfigFile;
 use serde_json::Value;
 
 use crate::common::{config, roots};
@@ -98,16 +99,21 @@ fn the_document_is_printed_too() {
 }
 
 /// The program, serving in plain HTTP.
-struct Served {
+pub struct Served {
     child: Child,
-    address: String,
-    key: String,
+    pub address: String,
+    pub key: String,
     state: PathBuf,
 }
 
 impl Served {
-    fn start(folder: &Path) -> Self {
-        let (file, key) = config(folder);
+    pub fn start(folder: &Path) -> Self {
+        Self::with(folder, |_| {})
+    }
+
+    pub fn with(folder: &Path, change: impl FnOnce(&mut ConfigFile)) -> Self {
+        let (mut file, key) = config(folder);
+        change(&mut file);
         fs::write(folder.join("config.toml"), toml::to_string(&file).unwrap()).unwrap();
         let log = fs::File::create(folder.join("log")).unwrap();
         let mut command = program();
@@ -119,7 +125,13 @@ impl Served {
         Self { child, address: ready["listen"].as_str().unwrap().to_owned(), key, state: folder.to_owned() }
     }
 
-    fn log(&self) -> String {
+    pub fn figures(&self) -> String {
+        let (status, figures, _) = self.line().ask("GET", "/metrics", &self.key, b"");
+        assert_eq!(status, 200);
+        figures
+    }
+
+    pub fn log(&self) -> String {
         fs::read_to_string(self.state.join("log")).unwrap()
     }
 
@@ -129,7 +141,7 @@ impl Served {
     }
 
     /// Kilobytes that are resident.
-    fn resident(&self) -> u64 {
+    pub fn resident(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()

@@ -200,6 +200,73 @@ fn parsed(words: &[String]) -> Result<(), String> {
     Err(last)
 }
 
+/// Commands about evidence, policies, collateral and tokens, by their words.
+fn of_the_verifier() -> Vec<(String, clap::Command)> {
+    let all = every().into_iter().filter_map(|(path, command)| Some((path.strip_prefix("coffer ")?.to_owned(), command)));
+    let ends = |command: &clap::Command| command.get_subcommands().next().is_none();
+    let ours = |path: &str| {
+        ["verify", "report show"].contains(&path)
+            || ["collateral ", "policy ", "token "].iter().any(|group| path.starts_with(group))
+    };
+    all.filter(|(path, command)| ends(command) && ours(path)).collect()
+}
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// Numbers that stand alone.
+fn numbers(text: &str) -> std::collections::BTreeSet<u8> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter_map(|word| word.parse().ok()).collect()
+}
+
+#[test]
+fn exit_codes_of_the_verifiers_commands_stand_in_one_table() {
+    let page = page("verifier.md");
+    let section = page.split("\n## Exit codes\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let table = |head: &str| {
+        let rows = section.lines().skip_while(|line| !line.starts_with(head)).skip(2);
+        let rows = rows.take_while(|line| line.starts_with('|'));
+        rows.map(|row| row.splitn(4, '|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()).collect::<Vec<_>>()
+    };
+    let classes: Vec<_> = table("| exit | class |")
+        .iter()
+        .map(|row| (row[1].clone(), row[2].clone()))
+        .collect();
+    let ours = crate::error::Class::ALL.map(|class| (class.code().to_string(), format!("`{}`", class.word())));
+    assert_eq!(classes[1..], ours, "each class by its code and word");
+    let commands = table("| command | exits |");
+    let rows: std::collections::BTreeMap<_, _> =
+        commands.iter().map(|row| (row[1].trim_matches('`').to_owned(), numbers(&row[2..].join("")))).collect();
+    let of_coffer: Vec<_> = of_the_verifier();
+    let named: Vec<_> = rows.keys().filter(|name| !name.starts_with("coffer-verifier ")).cloned().collect();
+    let mut wanted: Vec<_> = of_coffer.iter().map(|(path, _)| path.clone()).collect();
+    wanted.sort();
+    assert_eq!(named, wanted);
+    for (path, command) in of_coffer {
+        let exits = &rows[&path];
+        assert!(exits.contains(&0) && exits.iter().all(|code| *code <= 7), "{path}: {exits:?}");
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let said = help.split("Exit status:").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
+        let missing: Vec<_> = numbers(said).difference(exits).copied().collect();
+        assert!(missing.is_empty(), "{path}: its help has {missing:?}, docs/verifier.md not");
+    }
+}
+
+#[test]
+fn documents_of_the_verifiers_commands_have_an_example_on_a_page() {
+    let pages = ["policies.md", "collateral.md", "verifier.md"].map(page).concat();
+    for (path, _) in of_the_verifier() {
+        if ["verify", "report show"].contains(&path.as_str()) {
+            continue;
+        }
+        let shown = pages.lines().any(|line| line.strip_prefix("$ coffer --json ").is_some_and(|rest| {
+            rest == path || rest.starts_with(&format!("{path} "))
+        }));
+        assert!(shown, "no page shows what `coffer --json {path}` prints");
+    }
+}
+
 #[test]
 fn help_is_wrapped_once_to_the_readers_width() {
     let found = paragraphs::broken_sentences(&parser());

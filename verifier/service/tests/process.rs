@@ -193,6 +193,16 @@ impl Line {
 }
 
 #[test]
+fn a_state_folder_that_others_reach_is_said() {
+    for (mode, said) in [(0o700, false), (0o777, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let served = Served::start(folder.path());
+        assert_eq!(served.log().contains("others reach the state folder"), said, "{mode:o}: {}", served.log());
+    }
+}
+
+#[test]
 fn a_reload_counts_whole_or_not_at_all_and_the_end_is_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let mut served = Served::start(folder.path());

@@ -1,6 +1,10 @@
 //! `coffer-verifier serve`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use coffer_rim::{
     Class, Classify as _, Failure,
@@ -58,6 +62,7 @@ const LAST_WORK: Duration = Duration::from_secs(1);
 /// Serves until told to stop.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let config = args.configured()?;
+    open_to_others(&args.state);
     for policy in config.appraiser.policies.iter().filter(|policy| !policy.simulated_roots().is_empty()) {
         tracing::warn!(policy = %policy.name, "policy believes simulated evidence, which proves nothing about hardware");
     }
@@ -84,6 +89,15 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     });
     event_loop.shutdown_timeout(LAST_WORK);
     ended
+}
+
+/// Says so where others may put something else in the place of a key or of the configuration, each of which is private by itself.
+fn open_to_others(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(folder).map_or(0, |there| there.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 {
+        tracing::warn!(folder = %folder.display(), mode = %format_args!("{mode:04o}"), "others reach the state folder; hint: chmod 700");
+    }
 }
 
 /// Reads the configuration again whenever the system says SIGHUP.

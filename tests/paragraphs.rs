@@ -50,7 +50,8 @@ fn a_break_in_a_sentence_is_found_wherever_it_stands_and_others_are_none() {
     let good = "One sentence.\nAnd one more.\n\nExit status: 0 or 1\n\nExamples:\n  p serve \\\n    --flag";
     assert_eq!(broken_sentences(&program(good, "A flag")), Vec::<String>::new());
     let wide = "Examples:\n  p serve --flag --flag --flag --flag --flag --flag --flag --flag --flag --flag --flag";
-    for (text, help) in [("A sentence that is\nbroken.", "A flag"), (good, "A flag\nthat is broken"), (wide, "A flag")] {
+    for (text, help) in [("A sentence that is\nbroken.", "A flag"), (good, "A flag\nthat is broken"), (wide, "A flag")]
+    {
         let found = broken_sentences(&program(text, help));
         assert!(found.len() == 1 && found[0].starts_with("p serve --help"), "{found:?}");
     }

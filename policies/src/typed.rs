@@ -7,7 +7,9 @@ mod places;
 mod tests;
 
 use coffer_verifier::abi::{HostData, KeyDigest, Measurement, PolicyBit, ProductLine};
-use coffer_verifier::{Accept, BitRule, EvidencePolicy, MaxAge, Pair, PolicyFileError, SignerRule, TcbMinimum, TcbRule};
+use coffer_verifier::{
+    Accept, BitRule, EvidencePolicy, MaxAge, Pair, PolicyFileError, SignerRule, TcbMinimum, TcbRule,
+};
 use toml::{Table, Value};
 
 use crate::lint::Finding;
@@ -22,7 +24,10 @@ pub const TYPED_FINDINGS: [(&str, &str); 14] = [
     ("migration-allowed", "guests that a migration agent may carry elsewhere are accepted"),
     ("other-vmpls", "less privileged software of a guest may ask for the report too"),
     ("no-minimum-tcb", "no minimum TCB: firmware and microcode with known flaws are accepted"),
-    ("microcode-of-any-model", "a microcode level, and not for which model and stepping: within one alone they compare"),
+    (
+        "microcode-of-any-model",
+        "a microcode level, and not for which model and stepping: within one alone they compare",
+    ),
     ("unsigned-version", "minimum_guest_svn, and no ID key, author key or signer: whoever launches states the version"),
     ("all-refused", "nothing is accepted, or nothing of this product line"),
     ("never-matches", "an entry that no report can match, beside what else is demanded"),
@@ -142,7 +147,8 @@ impl Lint<'_> {
     fn which_guests(&mut self, policy: &EvidencePolicy, guests: Guests) {
         let any_key = policy.id_keys == Accept::Any && policy.author_keys == Accept::Any && policy.signers.is_empty();
         if policy.minimum_guest_svn > 0 && any_key {
-            let message = "GUEST_SVN stands in the ID block, which whoever launches signs: list id_keys, author_keys or signers";
+            let message =
+                "GUEST_SVN stands in the ID block, which whoever launches signs: list id_keys, author_keys or signers";
             self.at(&["minimum_guest_svn"], "unsigned-version", message);
         }
         let any_guest = policy.measurements == Accept::Any && policy.pairs == Accept::Any && any_key;
@@ -168,14 +174,16 @@ impl Lint<'_> {
             self.at(&["guest_policy", "migrate_ma"], "migration-allowed", message);
         }
         if policy.vmpls.iter().any(|vmpl| *vmpl != 0) {
-            let message = "what runs above VMPL 0 is less privileged software of the guest's, and may report in its place";
+            let message =
+                "what runs above VMPL 0 is less privileged software of the guest's, and may report in its place";
             self.at(&["vmpls"], "other-vmpls", message);
         }
     }
 
     fn minimum(&mut self, policy: &EvidencePolicy) {
         let Accept::Only(entries) = &policy.tcb else {
-            let message = "firmware and microcode with known flaws are accepted: `coffer policy show strict` has AMD's minima";
+            let message =
+                "firmware and microcode with known flaws are accepted: `coffer policy show strict` has AMD's minima";
             return self.at(&["tcb"], "no-minimum-tcb", message);
         };
         let rules = |entry: &TcbMinimum| [Some(entry.reported), entry.committed, entry.launch];
@@ -288,7 +296,8 @@ impl Lint<'_> {
         }
         for (key, age) in [("max_manifest_age", policy.max_manifest_age), ("max_policy_age", policy.max_policy_age)] {
             if longer(age, YEAR) {
-                let message = "what was signed over a year ago counts: a date is of use where somebody renews it each week";
+                let message =
+                    "what was signed over a year ago counts: a date is of use where somebody renews it each week";
                 self.at(&[key], "long-age", message);
             }
         }

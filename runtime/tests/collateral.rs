@@ -176,6 +176,7 @@ fn whoever_waits_for_the_service_is_told_for_what_and_a_script_is_not() {
     assert_eq!(String::from_utf8(quiet.unwrap().stderr).unwrap(), "");
     // Where nobody is slow nobody is told.
     let honest = service(&home, "none");
-    let fast = coffer(&home, &["verify", report.to_str().unwrap(), "--allow-simulated", "--fetch", "--mirror", &honest.1]);
+    let fast =
+        coffer(&home, &["verify", report.to_str().unwrap(), "--allow-simulated", "--fetch", "--mirror", &honest.1]);
     assert!(fast.status.success() && !String::from_utf8_lossy(&fast.stderr).contains("waiting"), "{fast:?}");
 }

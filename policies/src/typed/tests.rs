@@ -68,7 +68,10 @@ fn every_kind_is_found_at_its_line_and_what_is_right_is_not() {
         (but(&m, &hex("0", 48)), vec![(1, "never-matches")]),
         (top(&format!("id_keys = [\"{}\"]", hex("0", 48))), vec![(1, "never-matches")]),
         (
-            good() + &format!("[[pairs]]\nmeasurement = \"{m}\"\nhost_data = \"{h}\"\n[[pairs]]\nmeasurement = \"{k}\"\nhost_data = \"{h}\"\n"),
+            good()
+                + &format!(
+                    "[[pairs]]\nmeasurement = \"{m}\"\nhost_data = \"{h}\"\n[[pairs]]\nmeasurement = \"{k}\"\nhost_data = \"{h}\"\n"
+                ),
             vec![(18, "never-matches")],
         ),
         (top(&format!("author_keys = [\"{}\"]", hex("6", 48))) + &signer(&k), vec![(16, "never-matches")]),
@@ -84,7 +87,8 @@ fn every_kind_is_found_at_its_line_and_what_is_right_is_not() {
         (but(&m, &format!("{m}\", \"{m}")), vec![(1, "twice")]),
         (good() + &signer(&k) + &signer(&k), vec![(20, "twice")]),
         (
-            good() + "[[tcb]]\nproduct = \"Genoa\"\nmodel = 0x11\nstepping = 1\nreported = { snp = 0x1b, microcode = 0x56 }\n",
+            good()
+                + "[[tcb]]\nproduct = \"Genoa\"\nmodel = 0x11\nstepping = 1\nreported = { snp = 0x1b, microcode = 0x56 }\n",
             vec![(15, "twice")],
         ),
     ] {
@@ -107,7 +111,11 @@ fn every_kind_is_found_at_its_line_and_what_is_right_is_not() {
 fn what_is_shipped_names_no_guest_and_has_no_other_fault() {
     assert_eq!(lint_typed("strict", STRICT, Guests::Elsewhere), []);
     let all = lint_typed("strict", STRICT, Guests::Here);
-    assert!(all.len() == 1 && all[0].code == "any-guest" && STRICT.lines().nth(all[0].line as usize - 1).unwrap().starts_with("measurements"));
+    assert!(
+        all.len() == 1
+            && all[0].code == "any-guest"
+            && STRICT.lines().nth(all[0].line as usize - 1).unwrap().starts_with("measurements")
+    );
 }
 
 #[test]
@@ -131,7 +139,8 @@ fn every_mistake_has_its_line_and_no_words_of_a_text_that_nobody_wrote() {
         assert!(code == "mistake" && message.contains(words), "{words}: {message}");
         assert!(!message.contains(['\n', '|', '^']) && !message.contains("line "), "{message}");
     }
-    let both = format!("{}denied = 1\n", "measurements = \"any\"\nproducts = [\"Milan\"]\ndenied_products = [\"Milan\"]\n");
+    let both =
+        format!("{}denied = 1\n", "measurements = \"any\"\nproducts = [\"Milan\"]\ndenied_products = [\"Milan\"]\n");
     assert_eq!(found(&both.replace("denied = 1\n", "")), [(3, "mistake")]);
     assert_eq!(found(&both), [(4, "mistake")]);
     assert_eq!(found("a = 1\nb = = 2\n"), [(2, "mistake")]);

@@ -320,7 +320,11 @@ mod tests {
             "coffer-kbs: configuration has 2 mistakes\n  a: one\n  b: \\u{1b}two\n    hint: more\nhint: look\n"
         );
         assert_eq!(failure.json()["error"]["mistakes"], serde_json::json!(mistakes));
-        assert_eq!(failure.to_string(), format!("configuration has 2 mistakes: {}", mistakes.join("; ")), "a line of a log");
+        assert_eq!(
+            failure.to_string(),
+            format!("configuration has 2 mistakes: {}", mistakes.join("; ")),
+            "a line of a log"
+        );
         let one = Failure::of_mistakes(Class::Config, "configuration", &mistakes[..1]);
         assert_eq!(one.text("x"), "x: configuration has 1 mistake\n  a: one\n");
     }

@@ -51,7 +51,8 @@ fn left_as_it_is(mode: u32) -> io::Result<()> {
     if mode & 0o022 == 0 {
         return Ok(());
     }
-    let words = format!("it has mode {mode:04o}, so that others may write to it, and belongs to another user: chmod 700 it");
+    let words =
+        format!("it has mode {mode:04o}, so that others may write to it, and belongs to another user: chmod 700 it");
     Err(io::Error::new(io::ErrorKind::PermissionDenied, words))
 }
 
@@ -143,7 +144,8 @@ mod tests {
     #[test]
     fn what_is_written_below_a_folder_goes_through_no_link() {
         let dir = tempfile::tempdir().unwrap();
-        let (medium, elsewhere, link) = (dir.path().join("medium"), dir.path().join("elsewhere"), dir.path().join("link"));
+        let (medium, elsewhere, link) =
+            (dir.path().join("medium"), dir.path().join("elsewhere"), dir.path().join("link"));
         fs::create_dir(&elsewhere).unwrap();
         symlink("medium", &link).unwrap();
         fs::create_dir(&medium).unwrap();

@@ -80,7 +80,13 @@ fn frames_that_are_none_get_a_status_each_and_leave_nothing_behind() {
     let long = vec![0; (2 << 20) + 1];
     let typed = |name: &'static str| vec![("content-type", name)];
     let packed = |how: &'static str| vec![("content-type", PROTO), ("grpc-encoding", how)];
-    let type_of = [None, Some("application/json"), Some("application/grpc-web"), Some("application/grpc+json"), Some("text/plain")];
+    let type_of = [
+        None,
+        Some("application/json"),
+        Some("application/grpc-web"),
+        Some("application/grpc+json"),
+        Some("text/plain"),
+    ];
     let mut cases: Vec<(&str, Vec<(&str, &str)>, Vec<Vec<u8>>, Ended)> = vec![
         ("a good one", typed(PROTO), vec![whole.clone()], (200, Some(0))),
         ("a good one by its full name", typed("application/grpc+proto"), vec![whole.clone()], (200, Some(0))),

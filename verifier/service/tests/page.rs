@@ -377,7 +377,11 @@ async fn what_a_file_is_is_told_by_its_content_and_never_by_its_name() {
         browser.choose("beside", &odd);
         browser.push("judge");
         browser.reaches("not-judged");
-        assert!(browser.text().contains("odd.bin is neither a certificate nor a revocation list"), "{}", browser.text());
+        assert!(
+            browser.text().contains("odd.bin is neither a certificate nor a revocation list"),
+            "{}",
+            browser.text()
+        );
         browser.choose("file", &lying);
         browser.push("judge");
         browser.reaches("not-judged");

@@ -37,9 +37,7 @@ impl Said for BackupError {
                 let failure = Failure::new(Class::NotAuthentic, "the state is damaged");
                 hinted(Failure { mistakes: faults.clone(), ..failure }, self.hint())
             }
-            Self::OtherRootKey { .. } => {
-                hinted(Failure::caused(Class::NotAuthentic, self), self.hint())
-            }
+            Self::OtherRootKey { .. } => hinted(Failure::caused(Class::NotAuthentic, self), self.hint()),
             _ => hinted(Failure::caused(Class::Config, self), self.hint()),
         }
     }

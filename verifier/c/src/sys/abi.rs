@@ -98,8 +98,7 @@ unsafe fn with(
             Status::Invalid
         }
         Err(_) => {
-            *question =
-                Question { error: text("a defect of this library"), spoiled: true, ..Question::default() };
+            *question = Question { error: text("a defect of this library"), spoiled: true, ..Question::default() };
             Status::Internal
         }
     }

@@ -202,7 +202,8 @@ fn parsed(words: &[String]) -> Result<(), String> {
 
 /// Commands about evidence, policies, collateral and tokens, by their words.
 fn of_the_verifier() -> Vec<(String, clap::Command)> {
-    let all = every().into_iter().filter_map(|(path, command)| Some((path.strip_prefix("coffer ")?.to_owned(), command)));
+    let all =
+        every().into_iter().filter_map(|(path, command)| Some((path.strip_prefix("coffer ")?.to_owned(), command)));
     let ends = |command: &clap::Command| command.get_subcommands().next().is_none();
     let ours = |path: &str| {
         ["verify", "report show"].contains(&path)
@@ -229,10 +230,7 @@ fn exit_codes_of_the_verifiers_commands_stand_in_one_table() {
         let rows = rows.take_while(|line| line.starts_with('|'));
         rows.map(|row| row.splitn(4, '|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()).collect::<Vec<_>>()
     };
-    let classes: Vec<_> = table("| exit | class |")
-        .iter()
-        .map(|row| (row[1].clone(), row[2].clone()))
-        .collect();
+    let classes: Vec<_> = table("| exit | class |").iter().map(|row| (row[1].clone(), row[2].clone())).collect();
     let ours = crate::error::Class::ALL.map(|class| (class.code().to_string(), format!("`{}`", class.word())));
     assert_eq!(classes[1..], ours, "each class by its code and word");
     let commands = table("| command | exits |");
@@ -260,9 +258,10 @@ fn documents_of_the_verifiers_commands_have_an_example_on_a_page() {
         if ["verify", "report show"].contains(&path.as_str()) {
             continue;
         }
-        let shown = pages.lines().any(|line| line.strip_prefix("$ coffer --json ").is_some_and(|rest| {
-            rest == path || rest.starts_with(&format!("{path} "))
-        }));
+        let shown = pages.lines().any(|line| {
+            line.strip_prefix("$ coffer --json ")
+                .is_some_and(|rest| rest == path || rest.starts_with(&format!("{path} ")))
+        });
         assert!(shown, "no page shows what `coffer --json {path}` prints");
     }
 }

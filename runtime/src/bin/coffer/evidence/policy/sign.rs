@@ -150,6 +150,5 @@ fn passes(bundle: &Bundle) -> Result<usize, CliError> {
     if failed.is_empty() {
         return Ok(outcomes.len());
     }
-    Err(nothing(CliError::of_mistakes(Class::Config, bundle.name(), &failed))
-        .hint("`coffer policy test` says why"))
+    Err(nothing(CliError::of_mistakes(Class::Config, bundle.name(), &failed)).hint("`coffer policy test` says why"))
 }

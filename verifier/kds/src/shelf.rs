@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use coffer_rim::file::Writer;
 use coffer_rim::folder::Beneath;
@@ -78,7 +79,7 @@ impl Kds {
     }
 
     /// The same, and of what is of use all that was read of it.
-    async fn looked_at(&self, now: UnixTime) -> Vec<(Kept, Option<Entry>)> {
+    async fn looked_at(&self, now: UnixTime) -> Vec<(Kept, Option<Arc<Entry>>)> {
         self.load_chains(now).await;
         let read = move |inner: &Inner| {
             let issuer = &inner.options.issuer;

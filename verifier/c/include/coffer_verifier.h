@@ -87,7 +87,9 @@ coffer_status coffer_question_simulated_root(coffer_question *question, const ui
 // Judges, as of `now` in seconds since 1970. Evidence that is refused or not authentic is an appraisal too, with
 // COFFER_STATUS_OK; else `*appraisal` is NULL, as after any call about this question that failed to say something. Free it
 // with coffer_appraisal_free. The question can be put again.
-coffer_status coffer_question_judge(coffer_question *question, int64_t now, coffer_appraisal **appraisal);
+coffer_status coffer_question_judge(coffer_question *question,
+                                    int64_t now,
+                                    coffer_appraisal **appraisal);
 
 // The verdict; of NULL, COFFER_VERDICT_NOT_AUTHENTIC.
 coffer_verdict coffer_appraisal_verdict(const coffer_appraisal *appraisal);

@@ -19,7 +19,7 @@ pub enum Command {
     /// Check every line's MAC, the chain, the end mark, and every row that decides something.
     #[command(after_help = "Examples:\n  coffer-kbs audit verify --state ./kbs\n  \
                             coffer-kbs audit verify --state ./kbs --log kbs.log\n  \
-                            coffer-kbs audit verify --state ./kbs --archive audit-2025.jsonl --archive audit-2026.jsonl")]
+                            coffer-kbs audit verify --state ./kbs --archive audit-2025.jsonl \\\n      --archive audit-2026.jsonl")]
     Verify {
         /// State folder.
         #[arg(long, value_name = "DIR")]
@@ -34,7 +34,7 @@ pub enum Command {
     },
     /// Move old lines into a file that proves itself, with what policies saw of their decisions. The server may run.
     #[command(
-        after_help = "Examples:\n  coffer-kbs audit archive --state ./kbs --before 2027-01-01 --out audit-2026.jsonl\n  \
+        after_help = "Examples:\n  coffer-kbs audit archive --state ./kbs --before 2027-01-01 \\\n      --out audit-2026.jsonl\n  \
                             coffer-kbs audit archive --state ./kbs --keep 100000 --out audit-1.jsonl"
     )]
     Archive(ArchiveArgs),

@@ -15,7 +15,7 @@ use crate::error::OrFail as _;
 /// Arguments of `backup`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer-kbs backup --state ./kbs --out kbs.backup\n  \
-                        coffer-kbs backup --state ./kbs --out kbs.backup --recovery-key recovery.key.pub")]
+                        coffer-kbs backup --state ./kbs --out kbs.backup \\\n      --recovery-key recovery.key.pub")]
 pub struct Args {
     /// State folder; its server may run.
     #[arg(long, value_name = "DIR")]

@@ -10,7 +10,7 @@ use crate::error::OrFail as _;
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  coffer-kbs init --state ./kbs --listen 127.0.0.1:4480 --admin-listen 127.0.0.1:4481"
+    after_help = "Examples:\n  coffer-kbs init --state ./kbs --listen 127.0.0.1:4480 \\\n      --admin-listen 127.0.0.1:4481"
 )]
 pub struct Args {
     /// New or empty folder.

@@ -61,7 +61,7 @@ enum Command {
     #[command(
         subcommand,
         after_help = "Examples:\n  coffer-kbs audit verify --state ./kbs\n  \
-                      coffer-kbs audit archive --state ./kbs --before 2027-01-01 --out audit-2026.jsonl"
+                      coffer-kbs audit archive --state ./kbs --before 2027-01-01 \\\n      --out audit-2026.jsonl"
     )]
     Audit(audit::Command),
     /// Look at every row and the checkpoint, and mend what is damaged.

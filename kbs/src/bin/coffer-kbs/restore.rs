@@ -13,7 +13,7 @@ use crate::error::OrFail as _;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer-kbs restore --state ./kbs --accept-rollback\n  \
                         coffer-kbs restore --state ./kbs --from kbs.backup --accept-rollback\n  \
-                        coffer-kbs restore --state ./new --from kbs.backup --recovery-key recovery.key --accept-rollback")]
+                        coffer-kbs restore --state ./new --from kbs.backup \\\n      --recovery-key recovery.key --accept-rollback")]
 pub struct Args {
     /// State folder; a new one for an encrypted backup.
     #[arg(long, value_name = "DIR")]

@@ -29,7 +29,7 @@ pub enum Command {
     /// Mend what can be mended without giving anybody more than they had, and say what is given up. The server must not run.
     #[command(after_help = "Examples:\n  coffer-kbs state repair --state ./kbs\n  \
                             coffer-kbs state repair --state ./kbs --give-up-what-is-damaged\n  \
-                            coffer-kbs state repair --state ./kbs --give-up-what-is-damaged --accept-lost-audit-lines")]
+                            coffer-kbs state repair --state ./kbs --give-up-what-is-damaged \\\n      --accept-lost-audit-lines")]
     Repair {
         /// State folder.
         #[arg(long, value_name = "DIR")]

@@ -22,9 +22,10 @@ use crate::error::{Class, Classify as _, CliError};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 --cmd runs once per case, through sh, with these variables:
-  COFFER_EVIDENCE     evidence record (CMW); beside it report.bin, *.der, *.pem, crl.der, cert_table.bin
-  COFFER_DIR          their folder
-  COFFER_POLICY       policy under which the good guest alone is accepted (TOML; see expect.json for the values)
+  COFFER_EVIDENCE     evidence record (CMW)
+  COFFER_DIR          its folder: report.bin, *.der, *.pem, cert_table.bin too
+  COFFER_POLICY       policy (TOML) that accepts the good guest alone; its
+                      values stand in expect.json
   COFFER_ANCHOR       SHA-256 of the simulator root's public key
   COFFER_REPORT_DATA  what the verifier asked for
 Exit status 0 means accepted; 5 not authentic and 6 refused are told apart, anything else counts as not accepted. A command \

@@ -6,7 +6,7 @@ mod places;
 #[cfg(test)]
 mod tests;
 
-use coffer_verifier::abi::{HostData, KeyDigest, Measurement, PolicyBit, ProductLine};
+use coffer_verifier::abi::{ChipId, HostData, KeyDigest, Measurement, PolicyBit, ProductLine};
 use coffer_verifier::{
     Accept, BitRule, EvidencePolicy, MaxAge, Pair, PolicyFileError, SignerRule, TcbMinimum, TcbRule,
 };
@@ -235,9 +235,9 @@ impl Lint<'_> {
             self.at(&["denied_chips"], "no-effect", "chips lists those that are accepted, and none of these");
         }
         self.each("products", &policy.products, |_| false);
-        self.each("chips", &policy.chips.allow, |chip| chip.is_zero());
+        self.each("chips", &policy.chips.allow, ChipId::is_zero);
         self.each("denied_products", &Accept::Only(policy.denied_products.clone()), |_| false);
-        self.each("denied_chips", &Accept::Only(policy.chips.deny.clone()), |chip| chip.is_zero());
+        self.each("denied_chips", &Accept::Only(policy.chips.deny.clone()), ChipId::is_zero);
         self.each("measurements", &policy.measurements, Measurement::is_zero);
         self.each("host_data", &policy.host_data, HostData::is_zero);
         self.each("id_keys", &policy.id_keys, KeyDigest::is_zero);

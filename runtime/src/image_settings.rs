@@ -63,7 +63,7 @@ pub struct ImageSettingsError {
 impl From<ImageSettingsError> for Failure {
     fn from(error: ImageSettingsError) -> Self {
         let failure = Self::new(Class::Config, format!("{} cannot be used", error.path.display()));
-        Self { mistakes: error.mistakes, ..failure }.hint("docs/images.md shows what may stand in it")
+        failure.mistakes(&error.mistakes).hint("docs/images.md shows what may stand in it")
     }
 }
 

@@ -90,9 +90,14 @@ pub struct Failure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     /// All that is wrong, where it is several things and the message says what with.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub mistakes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mistakes: Option<Box<Mistakes>>,
 }
+
+/// Several things that are wrong with one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Mistakes(Vec<String>);
 
 /// Why a guest gave up, for programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +112,7 @@ pub struct Reason {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        if self.mistakes.is_empty() { Ok(()) } else { write!(f, ": {}", self.mistakes.join("; ")) }
+        if self.all().is_empty() { Ok(()) } else { write!(f, ": {}", self.all().join("; ")) }
     }
 }
 
@@ -116,14 +121,25 @@ impl Error for Failure {}
 impl Failure {
     /// A failure in our own words.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), hint: None, docker_code: None, reason: None, mistakes: Vec::new() }
+        Self { class, message: message.into(), hint: None, docker_code: None, reason: None, mistakes: None }
     }
 
     /// What is wrong with one thing, such as a configuration: each on a line of its own.
     pub fn of_mistakes(class: Class, what: impl fmt::Display, mistakes: &[String]) -> Self {
         let number = mistakes.len();
         let message = format!("{what} has {number} mistake{}", if number == 1 { "" } else { "s" });
-        Self { mistakes: mistakes.to_vec(), ..Self::new(class, message) }
+        Self::new(class, message).mistakes(mistakes)
+    }
+
+    /// Adds all that is wrong.
+    #[must_use]
+    pub fn mistakes(mut self, all: &[String]) -> Self {
+        self.mistakes = (!all.is_empty()).then(|| Box::new(Mistakes(all.to_vec())));
+        self
+    }
+
+    fn all(&self) -> &[String] {
+        self.mistakes.as_ref().map_or(&[], |mistakes| &mistakes.0)
     }
 
     /// A failure with its chain of causes. A full disk gets the hint it needs, wherever it hides in the chain.
@@ -150,8 +166,8 @@ impl Failure {
     /// further lines of a message are indented, so that none passes for a line of ours.
     pub fn text(&self, program: &str) -> String {
         let mut text = format!("{program}: {}\n", foreign_lines(&self.message));
-        for mistake in &self.mistakes {
-            text.push_str(&format!("  {}\n", foreign_lines(mistake).replace('\n', "\n  ")));
+        for mistake in self.all() {
+            text.extend(["  ", &foreign_lines(mistake).replace('\n', "\n  "), "\n"]);
         }
         match &self.hint {
             Some(hint) => format!("{text}hint: {}\n", foreign_lines(hint)),
@@ -167,7 +183,7 @@ impl Failure {
         if let Some(reason) = reason {
             error["reason"] = serde_json::json!(reason);
         }
-        if !mistakes.is_empty() {
+        if mistakes.is_some() {
             error["mistakes"] = serde_json::json!(mistakes);
         }
         serde_json::json!({ "error": error })

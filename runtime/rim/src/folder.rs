@@ -37,7 +37,7 @@ pub fn private_and_empty(folder: &Path) -> io::Result<()> {
 pub fn tighten(folder: &Path) -> io::Result<()> {
     let opened = File::open(folder)?;
     let mode = opened.metadata()?.permissions().mode() & 0o7777;
-    if mode & 0o077 == 0 {
+    if mode.trailing_zeros() >= 6 {
         return Ok(());
     }
     match opened.set_permissions(Permissions::from_mode(0o700)) {

@@ -35,7 +35,7 @@ impl Said for BackupError {
             Self::State(error) => error.said(),
             Self::Damaged(faults) => {
                 let failure = Failure::new(Class::NotAuthentic, "the state is damaged");
-                hinted(Failure { mistakes: faults.clone(), ..failure }, self.hint())
+                hinted(failure.mistakes(faults), self.hint())
             }
             Self::OtherRootKey { .. } => hinted(Failure::caused(Class::NotAuthentic, self), self.hint()),
             _ => hinted(Failure::caused(Class::Config, self), self.hint()),

@@ -70,8 +70,8 @@ fn what_is_not_said_gives_no_appraisal_and_says_what() {
 
 #[test]
 fn a_question_of_which_one_word_was_not_taken_is_never_judged() {
-    let report = [0_u8; 1184];
     type Setter = unsafe fn(*mut Question) -> Status;
+    let report = [0_u8; 1184];
     // SAFETY: of every one: the question is alive, slices have the lengths that are named, null goes with none.
     let setters: [(&str, Setter); 9] = [
         ("no bytes", |q| unsafe { coffer_question_evidence(q, ptr::null(), 1184) }),

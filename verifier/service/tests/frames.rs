@@ -1,5 +1,6 @@
 //! gRPC below its messages: frames and streams as no library of gRPC sends them. Each ends with a status, and nothing stays behind.
 
+use std::slice;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +15,9 @@ use crate::process::Served;
 
 const PROTO: &str = "application/grpc";
 const APPRAISE: &str = "/coffer.verifier.v1.Verifier/Appraise";
+
+/// What it is called, its headers, its body in pieces, and what it ends with.
+type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, Vec<Vec<u8>>, Ended);
 
 /// What a call ended with: the status of HTTP, and that of gRPC where there was one.
 type Ended = (u16, Option<i32>);
@@ -87,7 +91,7 @@ fn frames_that_are_none_get_a_status_each_and_leave_nothing_behind() {
         Some("application/grpc+json"),
         Some("text/plain"),
     ];
-    let mut cases: Vec<(&str, Vec<(&str, &str)>, Vec<Vec<u8>>, Ended)> = vec![
+    let mut cases: Vec<Case> = vec![
         ("a good one", typed(PROTO), vec![whole.clone()], (200, Some(0))),
         ("a good one by its full name", typed("application/grpc+proto"), vec![whole.clone()], (200, Some(0))),
         ("a good one in pieces", typed(PROTO), whole.chunks(7).map(<[u8]>::to_vec).collect(), (200, Some(0))),
@@ -127,9 +131,9 @@ fn frames_that_are_none_get_a_status_each_and_leave_nothing_behind() {
             }
         }
         let unknown = head(&served.key, "/coffer.verifier.v1.Verifier/Nosuch", &typed(PROTO));
-        assert_eq!(call(&sender, unknown, &[whole.clone()]).await.unwrap(), UNIMPLEMENTED);
+        assert_eq!(call(&sender, unknown, slice::from_ref(&whole)).await.unwrap(), UNIMPLEMENTED);
         let stranger = head("nobody", APPRAISE, &typed(PROTO));
-        assert_eq!(call(&sender, stranger, &[whole.clone()]).await.unwrap(), (200, Some(16)));
+        assert_eq!(call(&sender, stranger, slice::from_ref(&whole)).await.unwrap(), (200, Some(16)));
     });
     let grown = served.resident().saturating_sub(warm);
     assert!(grown < 16 << 10, "{grown} kB more than after the first rounds");
@@ -180,7 +184,7 @@ fn streams_that_are_begun_and_not_ended_end_by_themselves_and_their_places_are_f
         }
         let sender = connect(&served.address).await;
         let request = head(&served.key, APPRAISE, &[("content-type", PROTO)]);
-        assert_eq!(call(&sender, request, &[whole.clone()]).await.unwrap(), (200, Some(0)));
+        assert_eq!(call(&sender, request, slice::from_ref(&whole)).await.unwrap(), (200, Some(0)));
         let grown = served.resident().saturating_sub(before);
         assert!(grown < 16 << 10, "{grown} kB more");
     });

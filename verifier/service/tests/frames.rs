@@ -91,7 +91,7 @@ fn frames_that_are_none_get_a_status_each_and_leave_nothing_behind() {
         Some("application/grpc+json"),
         Some("text/plain"),
     ];
-    let mut cases: Vec<Case> = vec![
+    let mut cases: Vec<Case<'_>> = vec![
         ("a good one", typed(PROTO), vec![whole.clone()], (200, Some(0))),
         ("a good one by its full name", typed("application/grpc+proto"), vec![whole.clone()], (200, Some(0))),
         ("a good one in pieces", typed(PROTO), whole.chunks(7).map(<[u8]>::to_vec).collect(), (200, Some(0))),

@@ -1,7 +1,8 @@
 //! The system call filters: of the workload and everything executed beside it, and of init where there is no machine.
 //!
 //! The workload's closes what would reach around the agent: AF_VSOCK sockets (the host's ports and the simulated processor), ways
-//! to make a socket that no filter on `socket` sees (io_uring, the 32-bit table), new user namespaces, modules, kexec.
+//! to make a socket that no filter on `socket` sees (io_uring, the 32-bit table), new user namespaces, modules, kexec; and what would
+//! send past the rules of the network card (AF_XDP, PACKET_QDISC_BYPASS).
 //! init's closes those parts of the host's kernel that it has no use for: whoever takes it over has no more of them.
 //! Refused calls fail with EPERM; unknown tables and clone3, whose flags lie in memory, with ENOSYS.
 //! Source: seccomp(2), Linux include/uapi/linux/{seccomp,audit,filter}.h.
@@ -19,6 +20,8 @@ const X32_BIT: u32 = 0x4000_0000;
 const OFFSET_NR: u32 = 0;
 const OFFSET_ARCH: u32 = 4;
 const OFFSET_ARG0: u32 = 16;
+const OFFSET_ARG1: u32 = 24;
+const OFFSET_ARG2: u32 = 32;
 
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
@@ -93,6 +96,9 @@ const OF_A_HOST: &[libc::c_long] = &[
 /// Families of sockets that a box has on a host's kernel. Others would load modules there, or are not a namespace's own.
 const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
+/// Families of sockets that a workload has nowhere: the host's lines, and frames that go to a card past what holds it to its rules.
+const AROUND: &[libc::c_int] = &[libc::AF_VSOCK, libc::AF_XDP];
+
 impl Filter {
     fn refused(self) -> impl Iterator<Item = libc::c_long> {
         let more = match self {
@@ -149,7 +155,9 @@ fn program(filter: Filter) -> Vec<sock_filter> {
         let mut families = vec![load(OFFSET_ARG0)];
         match filter {
             Filter::Workload => {
-                families.extend([jump(BPF_JEQ, libc::AF_VSOCK as u32, 0, 1), refuse(libc::EAFNOSUPPORT), give(ALLOW)]);
+                let refused = |family: &libc::c_int| [jump(BPF_JEQ, *family as u32, 0, 1), refuse(libc::EAFNOSUPPORT)];
+                families.extend(AROUND.iter().flat_map(refused));
+                families.push(give(ALLOW));
             }
             Filter::OnHostKernel => {
                 families.extend(FAMILIES.iter().flat_map(|family| [jump(BPF_JEQ, *family as u32, 0, 1), give(ALLOW)]));
@@ -158,6 +166,18 @@ fn program(filter: Filter) -> Vec<sock_filter> {
         }
         program.push(jump(BPF_JEQ, number as u32, 0, families.len() as u8));
         program.extend(families);
+    }
+    if filter == Filter::Workload {
+        // A raw socket that would send past what holds the card to its rules (packet(7)).
+        program.extend([
+            jump(BPF_JEQ, libc::SYS_setsockopt as u32, 0, 6),
+            load(OFFSET_ARG1),
+            jump(BPF_JEQ, libc::SOL_PACKET as u32, 0, 3),
+            load(OFFSET_ARG2),
+            jump(BPF_JEQ, libc::PACKET_QDISC_BYPASS as u32, 0, 1),
+            refuse(libc::EPERM),
+            give(ALLOW),
+        ]);
     }
     for (number, flags) in filter.refused_flags() {
         program.extend([
@@ -187,6 +207,10 @@ mod tests {
 
     /// Runs a filter on one call, as the kernel would.
     fn decide_by(filter: Filter, arch: u32, nr: u32, arg0: u32) -> u32 {
+        decide_by_all(filter, arch, nr, [arg0, 0, 0])
+    }
+
+    fn decide_by_all(filter: Filter, arch: u32, nr: u32, arguments: [u32; 3]) -> u32 {
         let program = program(filter);
         let (mut at, mut accumulator) = (0_usize, 0_u32);
         loop {
@@ -197,7 +221,9 @@ mod tests {
                 accumulator = match step.k {
                     OFFSET_NR => nr,
                     OFFSET_ARCH => arch,
-                    OFFSET_ARG0 => arg0,
+                    OFFSET_ARG0 => arguments[0],
+                    OFFSET_ARG1 => arguments[1],
+                    OFFSET_ARG2 => arguments[2],
                     other => panic!("loads {other}"),
                 };
             } else if code == BPF_RET | BPF_K {
@@ -225,7 +251,9 @@ mod tests {
     #[test]
     fn vsock_sockets_are_refused_and_others_are_not() {
         for call in [libc::SYS_socket, libc::SYS_socketpair] {
-            assert_eq!(native(call, libc::AF_VSOCK), ERRNO | libc::EAFNOSUPPORT as u32);
+            for around in [libc::AF_VSOCK, libc::AF_XDP] {
+                assert_eq!(native(call, around), ERRNO | libc::EAFNOSUPPORT as u32);
+            }
             assert_eq!(native(call, libc::AF_INET), ALLOW);
             assert_eq!(native(call, libc::AF_UNIX), ALLOW);
         }
@@ -236,6 +264,22 @@ mod tests {
         assert_eq!(decide(0x4000_0003, 102, 1), ERRNO | libc::ENOSYS as u32, "the 32-bit table");
         assert_eq!(decide(AUDIT_ARCH_X86_64, X32_BIT + 41, 40), ERRNO | libc::ENOSYS as u32, "the x32 table");
         assert_eq!(native(libc::SYS_io_uring_setup, 1), ERRNO | libc::EPERM as u32);
+    }
+
+    #[test]
+    fn no_raw_socket_sends_past_the_rules_of_the_card() {
+        let set = |level: i32, option: i32| {
+            let arguments = [9, level as u32, option as u32];
+            decide_by_all(Filter::Workload, AUDIT_ARCH_X86_64, libc::SYS_setsockopt as u32, arguments)
+        };
+        assert_eq!(set(libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS), ERRNO | libc::EPERM as u32);
+        for (level, option) in [
+            (libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP),
+            (libc::SOL_SOCKET, libc::PACKET_QDISC_BYPASS),
+            (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+        ] {
+            assert_eq!(set(level, option), ALLOW, "{level} {option}");
+        }
     }
 
     #[test]

@@ -142,6 +142,9 @@ fn main() {
     let calls: &[(&str, c_long, [c_long; 6])] = &[
         ("vsock", 41, [40, 1, 0, 0, 0, 0]),
         ("vsock-pair", 53, [40, 1, 0, none, 0, 0]),
+        ("xdp", 41, [44, 3, 0, 0, 0, 0]),
+        // Past what holds the card to its rules: SOL_PACKET, PACKET_QDISC_BYPASS, of whatever socket.
+        ("qdisc-bypass", 54, [-1, 263, 20, none, 4, 0]),
         ("io_uring", 425, [1, none, 0, 0, 0, 0]),
         ("bpf", 321, [0, none, 0, 0, 0, 0]),
         ("perf", 298, [none, 0, -1, -1, 0, 0]),

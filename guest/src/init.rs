@@ -27,6 +27,7 @@ use crate::{
         volumes,
     },
     broker,
+    card::{self, Held},
     container::{Bind, Cause, Users, rights},
     events::{Events, since_boot_us},
     failure::{Code, Failure, OrFail},
@@ -139,6 +140,8 @@ struct Booted {
     processor: Option<SharedProcessor>,
     volumes: Vec<Bind>,
     control_group: Option<PathBuf>,
+    /// What holds the network card to its rules, where something does.
+    held: Option<&'static Held>,
 }
 
 fn boot_and_run(mut home: Home, line: &MeasuredCommandLine, events: &Arc<Events>) -> Result<(), Failure> {
@@ -173,9 +176,7 @@ fn boot_machine(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, F
         devices::quiet_console()?;
     }
     net::loopback_up().or_fail(Code::Internal, "bring loopback up")?;
-    if let Some(card) = &spec.network {
-        network::configure(card)?;
-    }
+    let held = spec.network.as_ref().map_or(Ok(None), |card| network::hold_and_configure(card, spec.tee))?;
     set_clock(checked.clock, clock_gettime(ClockId::Boottime));
     let processor = open_processor(&checked.document, Host::Vsock, || dev_mem::take_page(SECRETS_GPA))?;
     events.reached(Phase::SpecChecked);
@@ -188,7 +189,7 @@ fn boot_machine(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, F
     volumes.extend(sealed::binds(spec));
     let control_group = Some(memory::workload_share(spec)?);
     events.reached(Phase::RootReady);
-    Ok(Booted { checked, processor, volumes, control_group })
+    Ok(Booted { checked, processor, volumes, control_group, held })
 }
 
 /// The same, but for what is not the box's: kernel, modules, clock and devices.
@@ -199,6 +200,7 @@ fn boot_in_namespaces(left: &mut Left, line: &MeasuredCommandLine, events: &Even
     mounts::own_folders()?;
     net::loopback_up().or_fail(Code::Internal, "bring loopback up")?;
     if let Some(card) = &spec.network {
+        // The kernel is the host's, and init none of its administrators: rules are held to outside alone.
         network::configure(card)?;
     }
     namespaces::open_low_ports();
@@ -207,7 +209,7 @@ fn boot_in_namespaces(left: &mut Left, line: &MeasuredCommandLine, events: &Even
     events.reached(Phase::SpecChecked);
     let volumes = namespaces::mount_images(left, spec)?;
     events.reached(Phase::RootReady);
-    Ok(Booted { checked, processor, volumes, control_group: None })
+    Ok(Booted { checked, processor, volumes, control_group: None, held: None })
 }
 
 /// The processor the spec demands, once it has shown that it is this workload's. `take_page`: where a simulated one put its
@@ -241,7 +243,7 @@ fn clock(told: u64, since_boot: Timespec) -> Option<Timespec> {
 }
 
 async fn agent_and_workload(home: Home, booted: Booted, events: &Arc<Events>) -> Result<(), Failure> {
-    let Booted { checked, processor, volumes, control_group } = booted;
+    let Booted { checked, processor, volumes, control_group, held } = booted;
     let host = home.host();
     let (ports, binary, users) = match home {
         // By whatever name: the folder it came from is out of sight.
@@ -264,6 +266,9 @@ async fn agent_and_workload(home: Home, booted: Booted, events: &Arc<Events>) ->
     let agent = Arc::new(Agent::new(checked.document, events.clone(), places));
     let reaper = agent.reaper.clone();
     tokio::spawn(async move { reaper.run().await });
+    if let Some(held) = held {
+        tokio::spawn(card::tell(held, agent.logs.clone()));
+    }
     serve::host_ports(&agent, &ports)?;
     let attested = match processor {
         Some(processor) => Some(open_owner_port(&agent, &ports, processor).await?),

@@ -12,6 +12,7 @@ pub mod init;
 pub mod agent;
 pub mod boot;
 pub mod broker;
+pub mod card;
 pub mod clock;
 pub mod container;
 pub mod events;

@@ -11,8 +11,8 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use coffer_spec::{Name, Network};
-use coffer_vmm::net::switch::{Rules, Subnet};
+use coffer_spec::{CardProtocol, CardRule, CardRules, Name, Neighbours, Network, Ports};
+use coffer_vmm::net::switch::{Protocol, Rule, Rules, Subnet};
 use serde::{Deserialize, Serialize};
 
 use crate::home::{HomeError, private_folder};
@@ -356,10 +356,37 @@ pub fn choose_address(
     }
 }
 
-/// A card with an address in a network.
+/// A card with an address in a network, and what the network's rules are now. Ports that others come in by it has none.
 pub fn card(network: &NetworkRecord, address: Ipv4Addr) -> Network {
     let gateway = network.subnet.gateway();
-    Network { address, prefix: network.subnet.prefix(), gateway, dns: vec![gateway], hosts: Vec::new() }
+    let rules = Some(card_rules(&network.rules));
+    Network { address, prefix: network.subnet.prefix(), gateway, dns: vec![gateway], hosts: Vec::new(), rules }
+}
+
+/// A network's rules as a guest holds its own card to them.
+fn card_rules(rules: &Rules) -> CardRules {
+    let one = |rule: &Rule| CardRule {
+        address: rule.machines.first(),
+        prefix: rule.machines.prefix(),
+        protocol: rule.protocol.map(|protocol| match protocol {
+            Protocol::Tcp => CardProtocol::Tcp,
+            Protocol::Udp => CardProtocol::Udp,
+            Protocol::Icmp => CardProtocol::Icmp,
+        }),
+        ports: rule.ports.map(|(first, last)| Ports { first, last }),
+    };
+    let each_once = |rules: &[Rule]| {
+        let mut all = Vec::new();
+        for rule in rules.iter().map(one) {
+            if !all.contains(&rule) {
+                all.push(rule);
+            }
+        }
+        all
+    };
+    let neighbours = if rules.between { Neighbours::Reached } else { Neighbours::KeptApart };
+    let (ingress, egress) = (each_once(&rules.ingress), each_once(&rules.egress));
+    CardRules { neighbours, tcp: Vec::new(), udp: Vec::new(), ingress, egress }
 }
 
 /// Whether a spec's card is one of a network.
@@ -447,6 +474,33 @@ pub(crate) mod tests {
         for nobody in [0, 1, 7, 9] {
             assert!(asked(nobody).contains("no address of a box"), "{nobody}");
         }
+    }
+
+    #[test]
+    fn a_guest_is_told_what_the_networks_rules_are() {
+        let rules = |text: &[&str]| text.iter().map(|rule| rule.parse().unwrap()).collect::<Vec<Rule>>();
+        let told = |between, egress: &[&str], ingress: &[&str]| {
+            card_rules(&Rules { between, egress: rules(egress), ingress: rules(ingress) })
+        };
+        let open = card_rules(&Rules::open());
+        assert_eq!(open, CardRules { neighbours: Neighbours::Reached, ..CardRules::of_own_wire(vec![], vec![]) });
+        let strict = card_rules(&Rules::inside());
+        assert!(strict.neighbours == Neighbours::Reached && strict.ingress.is_empty() && strict.egress.is_empty());
+        let custom =
+            told(false, &["192.0.2.0/24:443/tcp", "192.0.2.0/24:443/tcp", "10.0.0.0/8/icmp"], &["127.0.0.1:80-81"]);
+        assert_eq!(custom.neighbours, Neighbours::KeptApart);
+        let of = |address: [u8; 4], prefix, protocol, ports: Option<(u16, u16)>| CardRule {
+            address: address.into(),
+            prefix,
+            protocol,
+            ports: ports.map(|(first, last)| Ports { first, last }),
+        };
+        let (tcp, icmp) = (Some(CardProtocol::Tcp), Some(CardProtocol::Icmp));
+        assert_eq!(custom.egress, [of([192, 0, 2, 0], 24, tcp, Some((443, 443))), of([10, 0, 0, 0], 8, icmp, None)]);
+        assert_eq!(custom.ingress, [of([127, 0, 0, 1], 32, None, Some((80, 81)))]);
+        assert!(told(false, &["8.8.8.8/udp"], &[]).egress[0].protocol == Some(CardProtocol::Udp));
+        let all = told(true, &["0.0.0.0/0:1-65535"], &["198.51.100.7"]);
+        assert!(all.ingress.iter().chain(&all.egress).all(CardRule::is_possible));
     }
 
     #[test]

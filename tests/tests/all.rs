@@ -26,6 +26,7 @@ mod documented;
 mod endurance;
 mod evidence_files;
 mod hardware;
+mod held_card;
 mod hostile_host;
 mod hostile_moves;
 mod in_namespaces;

@@ -78,6 +78,8 @@ failure_codes! {
     TeeMismatch = "tee-mismatch",
     /// This guest's security version is below the spec's floor, or not signed by the key the spec names.
     SvnBelowFloor = "svn-below-floor",
+    /// The network card cannot be held to the spec's rules, or the spec has none for it.
+    CardNotHeld = "card-not-held",
     /// The root file system is not the one in the spec.
     RootCorrupt = "root-corrupt",
     /// A volume is not the one in the spec.

@@ -11,9 +11,9 @@ use std::collections::BTreeSet;
 use coffer_verifier::{abi::SpkiDigest, ear::Word, manifest::MAX_SEQUENCE};
 
 use crate::{
-    COCO_PORT, Capability, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, Network, OnChange, Peer,
-    Process, Resource, Rights, Scratch, SealedVolume, SecretTarget, SecretWanted, SpecError, SvnFloor, Sysctl, Tee,
-    VerityTable, Volume, WorkloadSpec, digest::is_hex,
+    COCO_PORT, Capability, CardRules, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, Network,
+    OnChange, Peer, Process, Resource, Rights, Scratch, SealedVolume, SecretTarget, SecretWanted, SpecError, SvnFloor,
+    Sysctl, Tee, VerityTable, Volume, WorkloadSpec, digest::is_hex,
 };
 
 /// Checks every field that has rules.
@@ -44,6 +44,15 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), SpecError> {
     peers(spec)?;
     if let Some(card) = &spec.network {
         network(card)?;
+        if let Some(rules) = &card.rules {
+            ensure(
+                spec.tee != Tee::None,
+                "network.rules",
+                &"rules",
+                "none without a TEE, whose card is held to them outside",
+            )?;
+            card_rules(rules)?;
+        }
     }
     asked_inside(spec)?;
     floors(spec)
@@ -332,6 +341,26 @@ fn network(card: &Network) -> Result<(), SpecError> {
     ensure(card.hosts.len() <= Network::MOST_HOSTS, "network.hosts", &card.hosts.len(), "at most 64 names")?;
     once("network.hosts", card.hosts.iter().map(|entry| &entry.name), "each name once")
 }
+
+/// So many that every guest has room for what enforces them.
+fn card_rules(rules: &CardRules) -> Result<(), SpecError> {
+    for (field, ports) in [("network.rules.tcp", &rules.tcp), ("network.rules.udp", &rules.udp)] {
+        ensure(ports.len() <= CardRules::MOST_PORTS, field, &ports.len(), "at most 256 ports")?;
+        ensure(!ports.contains(&0), field, &0, "1 to 65535")?;
+        ensure(ports.is_sorted_by(|one, next| one < next), field, ports, "each port once, in order")?;
+    }
+    for (field, all) in [("network.rules.ingress", &rules.ingress), ("network.rules.egress", &rules.egress)] {
+        ensure(all.len() <= CardRules::MOST_RULES, field, &all.len(), "at most 64 rules")?;
+        if let Some(bad) = all.iter().find(|rule| !rule.is_possible()) {
+            return refuse(field, bad, CARD_RULE);
+        }
+        once(field, all.iter(), "each rule once")?;
+    }
+    Ok(())
+}
+
+const CARD_RULE: &str =
+    "the first address of a range, its prefix of 0 to 32, and ports of 1 to 65535 for tcp or udp alone";
 
 const ADDRESS_RULE: &str = "the address of one machine, neither loopback nor link-local";
 

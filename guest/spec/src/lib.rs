@@ -55,6 +55,7 @@
 #![forbid(unsafe_code)]
 
 mod act;
+mod card_rules;
 mod check;
 mod command_line;
 mod data_volume;
@@ -79,6 +80,7 @@ mod sysctl;
 mod workload;
 
 pub use act::{Act, ActError, Acts, Grantee, Host, HostMay, Listed, OwnerMay};
+pub use card_rules::{CardProtocol, CardRule, CardRules, Neighbours, Ports};
 pub use command_line::{CommandLineError, MeasuredCommandLine, TeeWord, workload_argument};
 pub use data_volume::DataVolume;
 pub use digest::{ConfigDigest, DigestError, ManifestDigest};

@@ -7,7 +7,7 @@ use core::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Name;
+use crate::{CardRules, Name, card_rules::mask};
 
 /// A network card behind which the host carries frames.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,10 @@ pub struct Network {
     /// Names in `/etc/hosts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostEntry>,
+    /// What passes it. A guest with a TEE enforces them, and does not start with a card without any; others have none, since what is
+    /// outside of them holds them to theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<CardRules>,
 }
 
 /// A name that the guest knows without asking.
@@ -51,6 +55,7 @@ impl Network {
             gateway: Self::USER_GATEWAY,
             dns: vec![Self::USER_GATEWAY],
             hosts: Vec::new(),
+            rules: None,
         }
     }
 
@@ -59,7 +64,7 @@ impl Network {
 
     /// The mask of the guest's network.
     pub fn mask(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0))
+        mask(self.prefix)
     }
 
     /// Whether an address is one of the guest's network.

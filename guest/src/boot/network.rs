@@ -2,19 +2,55 @@
 //!
 //! Nothing is asked of the network, and nothing it says of itself is heeded: no DHCP, no router's advertisements, no redirects, and
 //! IPv6 is off at the card. A redirect could only lead frames elsewhere on a wire at whose other end the host is anyway.
-//! Trusts: the spec. Source: ip-sysctl.rst of Linux.
+//! Trusts: the spec. Never: brings a card up that is not held to the spec's rules, where the spec demands a TEE.
+//! Source: ip-sysctl.rst of Linux.
 
 use std::{fs, io, path::Path};
 
-use coffer_spec::Network;
+use coffer_spec::{CardRules, Network, Tee};
 
 use crate::{
+    boot::is_tee,
+    card::{self, Held},
     failure::{Code, Failure, OrFail as _},
     sys::net,
 };
 
 const CARDS: &str = "/sys/class/net";
 const RULES: &str = "/proc/sys/net";
+
+/// Holds the one card to the rules of its spec where that demands a TEE, for as long as this kernel runs, and then configures it.
+///
+/// # Errors
+/// `card-not-held` if the spec has none, or the kernel does not; as [`configure`].
+pub fn hold_and_configure(network: &Network, tee: Tee) -> Result<Option<&'static Held>, Failure> {
+    let held = hold_to_rules(network, tee)?;
+    configure(network)?;
+    Ok(held)
+}
+
+fn hold_to_rules(network: &Network, tee: Tee) -> Result<Option<&'static Held>, Failure> {
+    if !is_tee(tee) {
+        return Ok(None);
+    }
+    let rules = rules(network)?;
+    let card = the_card(Path::new(CARDS)).or_fail(Code::Internal, "find the network card")?;
+    let index = index(Path::new(CARDS), &card).or_fail(Code::Internal, "find the network card's number")?;
+    let held = card::hold(index, network, rules).or_fail(Code::CardNotHeld, "hold the network card to its rules")?;
+    // Nothing of this program takes them away again.
+    Ok(Some(Box::leak(Box::new(held))))
+}
+
+/// Whoever wrote no rules did not allow everything.
+fn rules(network: &Network) -> Result<&CardRules, Failure> {
+    let none = || Failure::new(Code::CardNotHeld, "the spec gives its network card no rules");
+    network.rules.as_ref().ok_or_else(none)
+}
+
+fn index(cards: &Path, card: &str) -> io::Result<u32> {
+    let text = fs::read_to_string(cards.join(card).join("ifindex"))?;
+    text.trim().parse().map_err(io::Error::other)
+}
 
 /// Configures the one card as the spec has it.
 ///
@@ -73,13 +109,25 @@ mod tests {
         let add = |name: &str, kind: &str| {
             fs::create_dir(folder.path().join(name)).unwrap();
             fs::write(folder.path().join(name).join("type"), kind).unwrap();
+            fs::write(folder.path().join(name).join("ifindex"), "2\n").unwrap();
         };
         add("lo", "772\n");
         assert_eq!(the_card(folder.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
         add("eth0", "1\n");
         assert_eq!(the_card(folder.path()).unwrap(), "eth0");
+        assert_eq!(index(folder.path(), "eth0").unwrap(), 2);
         add("eth1", "1\n");
         assert_eq!(the_card(folder.path()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_card_without_rules_starts_in_no_guest_that_proves_itself() {
+        let card = Network::user();
+        assert!(hold_to_rules(&card, Tee::None).unwrap().is_none(), "who has no TEE is held outside");
+        for tee in [Tee::Simulated, Tee::Snp] {
+            assert_eq!(hold_to_rules(&card, tee).unwrap_err().code, Code::CardNotHeld);
+        }
+        assert_eq!(rules(&card).unwrap_err().code, Code::CardNotHeld);
     }
 
     #[test]

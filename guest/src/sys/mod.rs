@@ -1,6 +1,7 @@
 //! The only home of `unsafe`: one file per device or kernel interface, each with a safe handle on top.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod descriptor;
 pub mod dev_mem;
 pub mod dm;

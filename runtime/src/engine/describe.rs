@@ -8,6 +8,7 @@ use std::sync::Arc;
 use coffer_image::{Image, ImageError, Platform, PullOptions, Pulled, Rootfs, Snapshot, Store};
 use coffer_spec::{DataVolume, Document, Owner, OwnerMay, SealedVolume, Tee};
 
+use super::held_inside::{self, HeldInsideError};
 use super::kept::{self, KeptError};
 use super::networks::{NetworksError, Placed};
 use super::places::{self, PlaceError};
@@ -178,6 +179,9 @@ pub enum DescribeError {
     /// A port is published that would lead to a card the guest has not.
     #[error("the spec has no network card, so that nothing inside would answer at port {0}")]
     NoCard(u16),
+    /// Its guest would not let its ports be reached, or not start.
+    #[error(transparent)]
+    HeldInside(#[from] HeldInsideError),
     /// Snapshots.
     #[error(transparent)]
     Volume(#[from] VolumeError),
@@ -206,6 +210,7 @@ impl Fault for DescribeError {
             Self::Image(error) => Fault::class(error),
             Self::Request(error) => Fault::class(error),
             Self::OtherRoot { .. } => Class::Config,
+            Self::HeldInside(error) => error.class(),
             Self::OtherTee { .. }
             | Self::SimulatorNotAllowed
             | Self::ScratchTags { .. }
@@ -227,6 +232,7 @@ impl Fault for DescribeError {
             Self::Request(error) => Fault::hint(error),
             Self::OtherRoot { .. } => Some("pull the image the spec was written for, by digest".into()),
             Self::OtherTee { .. } | Self::NoIngress { .. } | Self::NoCard(_) => None,
+            Self::HeldInside(error) => Some(error.hint().into()),
             Self::SimulatorNotAllowed => Some(Hint::AllowSimulator),
             Self::ScratchTags { .. } => Some(Hint::MoreMemory),
             Self::LittleMemory { .. } => Some("give the box that much".into()),
@@ -382,6 +388,7 @@ impl Engine {
         if let (Some(closed), None) = (of_card, &document.spec().network) {
             return Err(DescribeError::NoCard(closed.guest));
         }
+        held_inside::check(document.spec().tee, document.spec().network.as_ref(), &publish)?;
         let tags = document.spec().tag_bytes();
         if tags > request.memory.bytes() / 4 {
             return Err(DescribeError::ScratchTags { mib: tags >> 20 });

@@ -12,6 +12,7 @@ mod progress;
 
 mod create;
 mod describe;
+mod held_inside;
 mod identity;
 mod kept;
 pub mod measure;
@@ -74,6 +75,7 @@ pub use events::Events;
 pub use exec::{ExecError, ExecInput, ExecInputs, ExecOutput, ExecRequest, ExecSession, TerminalSize};
 pub use fault::Fault;
 pub use files::WriteFiles;
+pub use held_inside::HeldInsideError;
 pub use hint::Hint;
 pub use identity::{LaunchIdentity, UncheckedIdBlock};
 pub use inject::{InjectError, InjectRequest, VALUE_LIMIT};

@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use coffer_spec::{HostEntry, Name, Network, Tee};
+use coffer_spec::{CardRules, HostEntry, Name, Network, Tee};
 
 use super::RequestError;
 use crate::networks::Wish;
@@ -100,6 +100,13 @@ impl NetworkWords {
         if !self.dns.is_empty() {
             card.dns.clone_from(&self.dns);
         }
+        let of_network = card.rules.take().unwrap_or_else(|| CardRules::of_own_wire(Vec::new(), Vec::new()));
+        // What no TEE proves is held to them outside alone, and says nothing of them.
+        card.rules = (tee != Tee::None).then(|| CardRules {
+            tcp: published(publish, How::Tcp),
+            udp: published(publish, How::Udp),
+            ..of_network
+        });
         Ok(Some(card))
     }
 
@@ -123,6 +130,14 @@ impl NetworkWords {
         all.extend(ports.into_iter().map(|(guest, how)| Publish { host: anywhere, guest, how }));
         Ok(all)
     }
+}
+
+/// Ports of the guest that are published, each once and in order.
+fn published(all: &[Publish], how: How) -> Vec<u16> {
+    let mut ports: Vec<u16> = all.iter().filter(|publish| publish.how == how).map(|publish| publish.guest).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 /// How an entry of `/etc/hosts` is written.
@@ -159,8 +174,11 @@ mod tests {
                 "{tee:?} {has_cards}"
             );
             // What is asked for does not depend on the machine.
-            let asked = words.card(&[one("80")], tee, has_cards, None).unwrap();
-            assert_eq!(asked, Some(Network::user()), "{tee:?} {has_cards}");
+            let ports = [one("80"), one("8080:53/udp"), one("1:443"), one("2:443"), one("81/ra-tls")];
+            let asked = words.card(&ports, tee, has_cards, None).unwrap();
+            let rules = CardRules::of_own_wire(vec![80, 443], vec![53]);
+            let rules = (tee != Tee::None).then_some(rules);
+            assert_eq!(asked, Some(Network { rules, ..Network::user() }), "{tee:?} {has_cards}");
             let none = NetworkWords { wanted: Some(Wanted::Nothing), ..NetworkWords::default() };
             assert_eq!(none.card(&[one("80/ra-tls")], tee, has_cards, None).unwrap(), None);
         }
@@ -168,10 +186,14 @@ mod tests {
         let named = NetworkWords { dns: vec![server], ..words };
         assert_eq!(named.card(&[], Tee::Simulated, false, None).unwrap().unwrap().dns, [server]);
         // In a network it has the card of its place there, whatever proves it.
-        let shared = Network { address: Ipv4Addr::new(10, 89, 0, 2), ..Network::user() };
+        let none = CardRules { egress: Vec::new(), ..CardRules::of_own_wire(Vec::new(), Vec::new()) };
+        let address = Ipv4Addr::new(10, 89, 0, 2);
+        let shared = Network { address, rules: Some(none.clone()), ..Network::user() };
         let words = NetworkWords { wanted: Some("app".parse().unwrap()), ..NetworkWords::default() };
         assert_eq!(words.network().unwrap().as_str(), "app");
-        assert_eq!(words.card(&[], Tee::Simulated, false, Some(shared.clone())).unwrap(), Some(shared));
+        let of = |tee| words.card(&[one("80")], tee, true, Some(shared.clone())).unwrap().unwrap();
+        assert_eq!(of(Tee::Snp), Network { rules: Some(CardRules { tcp: vec![80], ..none }), ..shared.clone() });
+        assert_eq!(of(Tee::None), Network { rules: None, ..shared.clone() });
     }
 
     #[test]

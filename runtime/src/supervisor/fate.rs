@@ -216,6 +216,11 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
                 "--sysctl names what the guest's kernel has, with a value it takes; a box without a machine takes none of net.*",
             )
         }
+        Some(FailureCode::CardNotHeld) => {
+            let text = "the guest does not hold its network card to the rules of its spec";
+            Failure::new(Class::Config, with_detail(format!("{text} ({word})")))
+                .hint("a spec that an earlier version wrote has none: write it anew with `coffer spec`; a kernel of your own needs eBPF (docs/kernel.md)")
+        }
         Some(FailureCode::NoPlace) => {
             let text = "the image has no place for a mount or the working directory that the spec asks for";
             Failure::new(Class::Config, with_detail(format!("{text} ({word})")))

@@ -125,6 +125,9 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("network.dns", Values(text(&["dns", "0.0.0.0", "127.0.0.53", "169.254.169.254", "255.255.255.255"]))),
         ("network.hosts.name", names()),
         ("network.hosts.address", Values(text(&["::1", "db", "1.2.3.4.5"]))),
+        ("network.rules.neighbours", Values(text(&["none", "Reached"]))),
+        ("network.rules.tcp", Values(numbers(&[0, -1, 65536]))),
+        ("network.rules.udp", Values(numbers(&[0, -1, 65536]))),
         ("audiences", Values(text(&["a\nb", "a b", "ä", &"x".repeat(257)]))),
         ("coco_routes", Nothing("they are there, or not")),
         ("floors.not_before", Nothing("every number of seconds is a time")),
@@ -132,6 +135,14 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("floors.svn.id_key_digest", Values([digits(96), text(&[&"0".repeat(96)])].concat())),
         ("floors.svn.min", Nothing("every security version is one")),
     ]);
+    for (table, inside, below) in [("ingress", "198.51.100.1", 8079), ("egress", "192.0.2.9", 122)] {
+        let under = |field: &str| -> &'static str { format!("network.rules.{table}.{field}").leak() };
+        rules.insert(under("address"), Values(text(&[inside, "::", "192.0.2"])));
+        rules.insert(under("prefix"), Values(numbers(&[0, 33, 256, -1])));
+        rules.insert(under("protocol"), Values(text(&["icmp", "sctp", "TCP"])));
+        rules.insert(under("ports.first"), Values(numbers(&[0, 9000, -1])));
+        rules.insert(under("ports.last"), Values(numbers(&[0, below, 65536])));
+    }
     for table in ["peers.guests", "ingress.clients.guests"] {
         let under = |field: &str| -> &'static str { format!("{table}.{field}").leak() };
         rules.insert(under("measured.measurement"), Values([digits(96), text(&[&"0".repeat(96)])].concat()));
@@ -276,6 +287,10 @@ fn a_list_that_names_something_twice_is_refused_by_its_name() {
         "audiences",
         "network.dns",
         "network.hosts",
+        "network.rules.tcp",
+        "network.rules.udp",
+        "network.rules.ingress",
+        "network.rules.egress",
         "peers",
         "peers.0.guests.measured",
         "peers.0.guests.signed",

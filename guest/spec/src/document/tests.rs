@@ -5,10 +5,10 @@ use toml::Value;
 
 use super::*;
 use crate::{
-    Capability, ConfigDigest, Guests, HostEntry, HostMay, Image, Ingress, IngressClients, ManifestDigest, Measured,
-    Mount, Network, OnChange, OwnerMay, Peer, Process, Resource, ResourceLimit, Rights, Root, Scratch, SealFloors,
-    SealedVolume, SecretTarget, SecretWanted, SignedLaunch, SvnFloor, Tee, Unclean, VerityTable, Volume, VolumeKind,
-    VolumePolicy,
+    Capability, CardProtocol, CardRule, CardRules, ConfigDigest, Guests, HostEntry, HostMay, Image, Ingress,
+    IngressClients, ManifestDigest, Measured, Mount, Neighbours, Network, OnChange, OwnerMay, Peer, Ports, Process,
+    Resource, ResourceLimit, Rights, Root, Scratch, SealFloors, SealedVolume, SecretTarget, SecretWanted, SignedLaunch,
+    SvnFloor, Tee, Unclean, VerityTable, Volume, VolumeKind, VolumePolicy,
     sample::{name, tenant},
 };
 
@@ -103,6 +103,7 @@ pub fn sample() -> WorkloadSpec {
         }],
         network: Some(Network {
             hosts: vec![HostEntry { name: name("db"), address: Ipv4Addr::new(192, 0, 2, 9) }],
+            rules: Some(card_rules()),
             ..Network::user()
         }),
         volumes: vec![Volume { path: "/etc/app".into(), kind: VolumeKind::Folder, verity: verity("cd") }],
@@ -130,6 +131,22 @@ pub fn sample() -> WorkloadSpec {
 /// P-384's base point (FIPS 186-4, D.1.2.4).
 const GENERATOR: &str = "04aa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7\
     3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f";
+
+fn card_rules() -> CardRules {
+    let of = |address: [u8; 4], protocol, (first, last)| CardRule {
+        address: address.into(),
+        prefix: 24,
+        protocol: Some(protocol),
+        ports: Some(Ports { first, last }),
+    };
+    CardRules {
+        neighbours: Neighbours::KeptApart,
+        tcp: vec![80, 443],
+        udp: vec![53, 5353],
+        ingress: vec![of([198, 51, 100, 0], CardProtocol::Tcp, (8080, 8081))],
+        egress: vec![of([192, 0, 2, 0], CardProtocol::Udp, (123, 124))],
+    }
+}
 
 fn guests() -> Guests {
     Guests {
@@ -206,6 +223,8 @@ fn refuses_a_disk_for_writing_of_no_use_and_a_floor_nobody_can_check() {
     spec.ingress.clear();
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "peers", .. })));
     spec.peers.clear();
+    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "network.rules", .. })));
+    spec.network = Some(Network { rules: None, ..Network::user() });
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "audiences", .. })));
     spec.audiences.clear();
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "coco_routes", .. })));

@@ -26,7 +26,7 @@ use coffer_verifier::{
 };
 use serde_json::{Value, json};
 
-use self::line::{Line, appraise};
+use self::line::{Line, post};
 use self::program::{POLICY, Program};
 use super::apart::{Apart, apart, processor_time, resident};
 use super::figures::{broken, median, micros, real};
@@ -54,6 +54,11 @@ const AT_ONCE: u16 = 8;
 const CLIENTS: u16 = 2 * AT_ONCE;
 /// Callers who keep its processor busy, so that it does not sleep and wake for each request; fewer than it takes at once.
 const BUSY: usize = 4;
+/// Requests in a batch.
+const BATCH: usize = 20;
+const _: () = assert!(REPORTS.is_multiple_of(BATCH));
+/// Stands once in the answer about each report that is believed.
+const VERDICT: &[u8] = b"\"verdict\":\"accepted\"";
 /// Of what the core does in that time.
 const LEAST: f64 = 0.8;
 /// Growth of memory under all of it.
@@ -125,27 +130,39 @@ struct Bench {
     processors: Option<Apart>,
 }
 
-/// One request in bytes.
-fn request(key: &str, record: &[u8], token: bool) -> Vec<u8> {
+/// What is asked.
+fn body(record: &[u8], token: bool) -> Value {
     let mut body = json!({ "evidence": STANDARD.encode(record), "report_data": "any", "policy": POLICY });
     if token {
         body["token"] = json!({ "audience": "bench" });
     }
-    appraise(key, &body.to_string())
+    body
 }
 
 impl Bench {
     fn requests(&self, token: bool) -> Vec<Vec<u8>> {
-        self.core.evidence.iter().map(|record| request(&self.service.key, record, token)).collect()
+        let all = self.core.evidence.iter();
+        all.map(|record| post(&self.service.key, "/v1/appraise", &body(record, token).to_string())).collect()
     }
 
-    /// All of these by these callers, of whom each asks again once it is answered: what each cost the service.
+    fn batches(&self, token: bool) -> Vec<Vec<u8>> {
+        let batch = |records: &[Vec<u8>]| {
+            let requests: Vec<_> = records.iter().map(|record| body(record, token)).collect();
+            post(&self.service.key, "/v1/appraise/batch", &json!({ "requests": requests }).to_string())
+        };
+        self.core.evidence.chunks(BATCH).map(batch).collect()
+    }
+
+    /// All of these by these callers, of whom each asks again once it is answered: what each report of them cost the service.
     fn asked(&self, lines: &mut [Line], requests: &[Vec<u8>]) -> Result<f64, CliError> {
+        let each = REPORTS / requests.len();
         let before = processor_time(self.service.id())?;
         let mut answered = |line: &mut Line| -> Result<(), CliError> {
             let (status, body) = line.answer().class(Class::Unreachable)?;
-            let accepted = status == 200 && body.windows(10).any(|words| words == b"\"accepted\"");
-            accepted.then_some(()).ok_or_else(|| broken("refused by the service while measuring"))
+            let verdicts = body.windows(VERDICT.len()).filter(|words| *words == VERDICT).count();
+            (status == 200 && verdicts == each)
+                .then_some(())
+                .ok_or_else(|| broken("refused by the service while measuring"))
         };
         let callers = lines.len();
         for (number, request) in requests.iter().enumerate() {
@@ -157,22 +174,23 @@ impl Bench {
         }
         // Of fewer requests than callers some were not sent any.
         lines.iter_mut().take(requests.len()).try_for_each(&mut answered)?;
-        Ok(micros(processor_time(self.service.id())?.saturating_sub(before)) / real(requests.len()))
+        Ok(micros(processor_time(self.service.id())?.saturating_sub(before)) / real(REPORTS))
     }
 
     /// Callers who keep the service busy, and one alone, for whom it wakes each time.
     fn unhurried(&mut self, rounds: usize) -> Result<Value, CliError> {
-        let kinds = [self.requests(false), self.requests(true)];
+        let kinds = [false, true].map(|token| (self.requests(token), self.batches(token)));
         let line = |_| Line::connect(self.service.listen).class(Class::Unreachable);
         let mut lines = (0..BUSY).map(line).collect::<Result<Vec<_>, _>>()?;
         let mut memory = 0;
         let (mut judged, mut signed) = (Vec::new(), Vec::new());
-        // With and without a token, by several and by one.
-        let mut service = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
+        // With and without a token, by several, by one, and in batches.
+        let mut service: [[Vec<f64>; 3]; 2] = Default::default();
         for round in 0..=rounds {
-            for (kind, times) in kinds.iter().zip(&mut service) {
-                times[0].push(self.asked(&mut lines, kind)?);
-                times[1].push(self.asked(&mut lines[..1], kind)?);
+            for ((requests, batches), times) in kinds.iter().zip(&mut service) {
+                times[0].push(self.asked(&mut lines, requests)?);
+                times[1].push(self.asked(&mut lines[..1], requests)?);
+                times[2].push(self.asked(&mut lines, batches)?);
             }
             let (core, signature) = self.unavoidable()?;
             judged.push(core);
@@ -189,12 +207,13 @@ impl Bench {
         let ratio = |unavoidable: &[f64], samples: &[f64]| {
             median(unavoidable.iter().zip(samples).map(|(unavoidable, each)| unavoidable / each).collect())
         };
-        let figure = |[samples, alone]: [Vec<f64>; 2], unavoidable: &[f64]| {
+        let figure = |[samples, alone, batched]: [Vec<f64>; 3], unavoidable: &[f64]| {
             let each = median(samples.clone());
             json!({
                 "processor_us": each, "per_second": 1e6 / each, "unavoidable_us": median(unavoidable.to_vec()),
                 "ratio": ratio(unavoidable, &samples), "at_least": LEAST, "samples_us": samples, "callers": BUSY,
                 "one_caller_us": median(alone.clone()), "one_caller_ratio": ratio(unavoidable, &alone),
+                "batch": BATCH, "batch_us": median(batched.clone()), "batch_ratio": ratio(unavoidable, &batched),
             })
         };
         Ok(json!({
@@ -280,6 +299,12 @@ fn say(figures: &Value) {
         println!("{name:<34} {each:>9.1} us of processor time   {ratio:.3} x   at least {LEAST} x{held}");
         let (each, ratio) = (number(group, "one_caller_us"), number(group, "one_caller_ratio"));
         println!("{:<34} {each:>9.1} us of processor time   {ratio:.3} x", "  of one caller, who waits");
+        let (each, ratio) = (number(group, "batch_us"), number(group, "batch_ratio"));
+        let held = missed(ratio >= LEAST);
+        println!(
+            "{:<34} {each:>9.1} us of processor time   {ratio:.3} x   at least {LEAST} x{held}",
+            "  in batches of 20"
+        );
     }
     let (p99, limit) = (number("overload", "p99_us"), number("overload", "limit_us"));
     let (answered, shed) = (number("overload", "answered"), number("overload", "shed"));

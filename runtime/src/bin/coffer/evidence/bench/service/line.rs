@@ -64,9 +64,9 @@ fn open(to: SocketAddr) -> io::Result<BufReader<TcpStream>> {
     Ok(BufReader::new(stream))
 }
 
-/// `POST /v1/appraise` with this body.
-pub fn appraise(key: &str, body: &str) -> Vec<u8> {
+/// `POST` there with this body.
+pub fn post(key: &str, path: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    let head = "POST /v1/appraise HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json";
+    let head = format!("POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json");
     format!("{head}\r\nAuthorization: Bearer {key}\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
 }

@@ -209,20 +209,18 @@ impl Lint<'_> {
     }
 
     fn lists(&mut self, policy: &EvidencePolicy) {
-        let empty = |is_empty: bool| is_empty.then_some("an empty list accepts nothing");
-        let only = |list: &Accept<KeyDigest>| matches!(list, Accept::Only(list) if list.is_empty());
-        for (key, nothing) in [
-            ("products", matches!(&policy.products, Accept::Only(list) if list.is_empty())),
-            ("chips", matches!(&policy.chips.allow, Accept::Only(list) if list.is_empty())),
+        for (key, accepts_nothing) in [
+            ("products", is_empty(&policy.products)),
+            ("chips", is_empty(&policy.chips.allow)),
             ("vmpls", policy.vmpls.is_empty()),
-            ("measurements", matches!(&policy.measurements, Accept::Only(list) if list.is_empty())),
-            ("host_data", matches!(&policy.host_data, Accept::Only(list) if list.is_empty())),
-            ("id_keys", only(&policy.id_keys)),
-            ("author_keys", only(&policy.author_keys)),
-            ("pairs", policy.pairs == Accept::Only(Vec::new()) && policy.signers.is_empty()),
+            ("measurements", is_empty(&policy.measurements)),
+            ("host_data", is_empty(&policy.host_data)),
+            ("id_keys", is_empty(&policy.id_keys)),
+            ("author_keys", is_empty(&policy.author_keys)),
+            ("pairs", is_empty(&policy.pairs) && policy.signers.is_empty()),
         ] {
-            if let Some(message) = empty(nothing) {
-                self.at(&[key], "all-refused", message);
+            if accepts_nothing {
+                self.at(&[key], "all-refused", "an empty list accepts nothing");
             }
         }
         if ProductLine::ALL.iter().all(|line| policy.denied_products.contains(line)) {
@@ -302,6 +300,10 @@ impl Lint<'_> {
             }
         }
     }
+}
+
+fn is_empty<T>(accept: &Accept<T>) -> bool {
+    matches!(accept, Accept::Only(list) if list.is_empty())
 }
 
 fn accepts<T: PartialEq>(accept: &Accept<T>, one: &T) -> bool {

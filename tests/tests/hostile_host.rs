@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -160,6 +161,13 @@ fn changed_before_measuring(owner: &Deployment) -> Result<()> {
         ensure!(finished.text().contains("not-released"), "{what}\n{}", finished.describe());
         ensure!(!owner.has_secret(what), "{what}: THE SECRET WAS RELEASED");
     }
+    // Its manifest is the honest one's: what is measured is what it says, and the init in the file is not that one.
+    let lying = changed("lying", &|_| ())?;
+    let mut file = fs::OpenOptions::new().append(true).open(lying.join("initrd"))?;
+    file.write_all(&[0; 512])?;
+    let finished = owner.run("lying", "", &lying, &[])?;
+    ensure!(finished.status == 125 && finished.text().contains("has SHA-256"), "{}", finished.describe());
+    ensure!(!owner.has_secret("lying"), "THE SECRET WAS RELEASED");
     let refusals = || owner.kbs.log().matches("\"event\":\"secret.release\",\"outcome\":\"refused\"").count();
     // Those of strangers are written within a second.
     wait_for(Duration::from_secs(10), || refusals() >= wanted)

@@ -351,4 +351,33 @@ mod tests {
         fs::remove_file(out.join("initrd")).unwrap();
         assert!(matches!(Platform::load(&out), Err(PlatformError::File { .. })));
     }
+
+    #[test]
+    fn an_initrd_that_is_planned_with_unread_is_compared_when_init_is_taken_out_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(INITRD);
+        let initrd = crate::initrd::build(b"init", &[]);
+        fs::write(&path, &initrd).unwrap();
+        let (version, none) = (VERSION, String::new);
+        let honest = Manifest {
+            version,
+            stage0: none(),
+            kernel_package: none(),
+            kernel: none(),
+            initrd: sha256(&initrd),
+            init: none(),
+            modules: Vec::new(),
+        };
+        let planned = |manifest: &Manifest| {
+            Installed { folder: folder.path().to_owned(), manifest: manifest.clone() }.initrd_unread()
+        };
+        assert_eq!(planned(&honest).unwrap(), LaunchFile::Sha256(Sha256::digest(&initrd).into()));
+        for digest in [none(), "00".to_owned(), "zz".repeat(32), "0".repeat(66)] {
+            let manifest = Manifest { initrd: digest, ..honest.clone() };
+            assert!(matches!(planned(&manifest), Err(PlatformError::Manifest { .. })), "{}", manifest.initrd);
+        }
+        copy_init(&path, &honest.initrd, &mut Vec::new()).unwrap();
+        fs::write(&path, [&initrd[..], &[0; 512]].concat()).unwrap();
+        assert!(matches!(copy_init(&path, &honest.initrd, &mut Vec::new()), Err(PlatformError::Digest { .. })));
+    }
 }

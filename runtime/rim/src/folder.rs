@@ -1,7 +1,8 @@
 //! Folders that a person names, for something to be made in them: one that is to be private, and one on a medium, below which no link
 //! is followed.
 //!
-//! Trusts: the way to the folder, which was typed. Never: follows a link below it, makes a folder private that somebody else owns.
+//! Trusts: the way to the folder, which was typed, and its owner, whoever that is. Never: follows a link below it; takes a folder for
+//! private that more than its owner may write to.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -14,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::file::Writer;
 
-/// Makes an empty folder that its owner alone reaches, or makes one so that is there, empty and ours. The error of one that is
+/// Makes an empty folder that its owner alone reaches, or makes one so that is there and empty, where we may. The error of one that is
 /// not empty is [`io::ErrorKind::DirectoryNotEmpty`], and that folder stays as it is.
 ///
 /// # Errors
@@ -30,7 +31,7 @@ pub fn private_and_empty(folder: &Path) -> io::Result<()> {
     if empty()? { Ok(()) } else { Err(io::ErrorKind::DirectoryNotEmpty.into()) }
 }
 
-/// Makes a folder that is there one that its owner alone reaches, where that is ours to do.
+/// Makes a folder that is there one that its owner alone reaches, where we may: of another user's folder root alone may.
 ///
 /// # Errors
 /// The file system's, and one for a folder of another user's that more than that user may write to.

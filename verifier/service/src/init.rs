@@ -1,6 +1,6 @@
 //! A new state folder: keys, a certificate of its own making, one key that may ask, and a configuration that says so.
 //!
-//! Never: overwrites anything; puts a key where others may write; keeps the key that may ask, which is printed once.
+//! Never: overwrites anything; puts a key where others than the folder's owner may write; keeps the key that may ask, which is printed once.
 
 use std::io;
 use std::net::SocketAddr;

@@ -213,7 +213,8 @@ impl Bench {
                 "processor_us": each, "per_second": 1e6 / each, "unavoidable_us": median(unavoidable.to_vec()),
                 "ratio": ratio(unavoidable, &samples), "at_least": LEAST, "samples_us": samples, "callers": BUSY,
                 "one_caller_us": median(alone.clone()), "one_caller_ratio": ratio(unavoidable, &alone),
-                "batch": BATCH, "batch_us": median(batched.clone()), "batch_ratio": ratio(unavoidable, &batched),
+                "one_caller_samples_us": alone, "batch": BATCH, "batch_us": median(batched.clone()),
+                "batch_ratio": ratio(unavoidable, &batched), "batch_samples_us": batched,
             })
         };
         Ok(json!({
@@ -301,10 +302,8 @@ fn say(figures: &Value) {
         println!("{:<34} {each:>9.1} us of processor time   {ratio:.3} x", "  of one caller, who waits");
         let (each, ratio) = (number(group, "batch_us"), number(group, "batch_ratio"));
         let held = missed(ratio >= LEAST);
-        println!(
-            "{:<34} {each:>9.1} us of processor time   {ratio:.3} x   at least {LEAST} x{held}",
-            "  in batches of 20"
-        );
+        let batches = format!("  in batches of {BATCH}");
+        println!("{batches:<34} {each:>9.1} us of processor time   {ratio:.3} x   at least {LEAST} x{held}");
     }
     let (p99, limit) = (number("overload", "p99_us"), number("overload", "limit_us"));
     let (answered, shed) = (number("overload", "answered"), number("overload", "shed"));

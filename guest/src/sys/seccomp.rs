@@ -2,7 +2,9 @@
 //!
 //! The workload's closes what would reach around the agent: AF_VSOCK sockets (the host's ports and the simulated processor), ways
 //! to make a socket that no filter on `socket` sees (io_uring, the 32-bit table), new user namespaces, modules, kexec; and what would
-//! send past the rules of the network card (AF_XDP, PACKET_QDISC_BYPASS).
+//! send past the rules of the network card: AF_XDP, and of raw sockets every option but those about what they hear, for a frame could
+//! else go around the rules (PACKET_QDISC_BYPASS), be changed by its sender behind them, in memory that both have (PACKET_TX_RING), or by
+//! the kernel, which writes a checksum where the sender says (PACKET_VNET_HDR).
 //! init's closes those parts of the host's kernel that it has no use for: whoever takes it over has no more of them.
 //! Refused calls fail with EPERM; unknown tables and clone3, whose flags lie in memory, with ENOSYS.
 //! Source: seccomp(2), Linux include/uapi/linux/{seccomp,audit,filter}.h.
@@ -99,6 +101,23 @@ const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6,
 /// Families of sockets that a workload has nowhere: the host's lines, and frames that go to a card past what holds it to its rules.
 const AROUND: &[libc::c_int] = &[libc::AF_VSOCK, libc::AF_XDP];
 
+/// Options of raw sockets (packet(7)) that a workload has: about what such a socket hears, and in which form. Whatever else there is, or
+/// a later kernel adds, may be about what it sends.
+const OF_WHAT_IS_HEARD: &[libc::c_int] = &[
+    libc::PACKET_ADD_MEMBERSHIP,
+    libc::PACKET_DROP_MEMBERSHIP,
+    libc::PACKET_RX_RING,
+    libc::PACKET_COPY_THRESH,
+    libc::PACKET_AUXDATA,
+    libc::PACKET_ORIGDEV,
+    libc::PACKET_VERSION,
+    libc::PACKET_RESERVE,
+    libc::PACKET_TIMESTAMP,
+    libc::PACKET_FANOUT,
+    libc::PACKET_FANOUT_DATA,
+    libc::PACKET_IGNORE_OUTGOING,
+];
+
 impl Filter {
     fn refused(self) -> impl Iterator<Item = libc::c_long> {
         let more = match self {
@@ -168,16 +187,13 @@ fn program(filter: Filter) -> Vec<sock_filter> {
         program.extend(families);
     }
     if filter == Filter::Workload {
-        // A raw socket that would send past what holds the card to its rules (packet(7)).
-        program.extend([
-            jump(BPF_JEQ, libc::SYS_setsockopt as u32, 0, 6),
-            load(OFFSET_ARG1),
-            jump(BPF_JEQ, libc::SOL_PACKET as u32, 0, 3),
-            load(OFFSET_ARG2),
-            jump(BPF_JEQ, libc::PACKET_QDISC_BYPASS as u32, 0, 1),
-            refuse(libc::EPERM),
-            give(ALLOW),
-        ]);
+        let heard = |option: &libc::c_int| [jump(BPF_JEQ, *option as u32, 0, 1), give(ALLOW)];
+        let mut options = vec![load(OFFSET_ARG1), jump(BPF_JEQ, libc::SOL_PACKET as u32, 1, 0), give(ALLOW)];
+        options.push(load(OFFSET_ARG2));
+        options.extend(OF_WHAT_IS_HEARD.iter().flat_map(heard));
+        options.push(refuse(libc::EPERM));
+        program.push(jump(BPF_JEQ, libc::SYS_setsockopt as u32, 0, options.len() as u8));
+        program.extend(options);
     }
     for (number, flags) in filter.refused_flags() {
         program.extend([
@@ -272,14 +288,27 @@ mod tests {
             let arguments = [9, level as u32, option as u32];
             decide_by_all(Filter::Workload, AUDIT_ARCH_X86_64, libc::SYS_setsockopt as u32, arguments)
         };
-        assert_eq!(set(libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS), ERRNO | libc::EPERM as u32);
-        for (level, option) in [
-            (libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP),
-            (libc::SOL_SOCKET, libc::PACKET_QDISC_BYPASS),
-            (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+        let (none, later, last) = (0, 25, 64);
+        for option in [
+            libc::PACKET_QDISC_BYPASS,
+            libc::PACKET_TX_RING,
+            libc::PACKET_VNET_HDR,
+            libc::PACKET_TX_HAS_OFF,
+            libc::PACKET_LOSS,
+            // PACKET_VNET_HDR_SZ
+            24,
+            none,
+            later,
+            -1,
         ] {
-            assert_eq!(set(level, option), ALLOW, "{level} {option}");
+            assert_eq!(set(libc::SOL_PACKET, option), ERRNO | libc::EPERM as u32, "{option}");
         }
+        for option in none..last {
+            let heard = if OF_WHAT_IS_HEARD.contains(&option) { ALLOW } else { ERRNO | libc::EPERM as u32 };
+            assert_eq!(set(libc::SOL_PACKET, option), heard, "{option}");
+            assert_eq!(set(libc::SOL_SOCKET, option), ALLOW, "{option}");
+        }
+        assert_eq!(set(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP), ALLOW);
     }
 
     #[test]

@@ -145,6 +145,11 @@ fn main() {
         ("xdp", 41, [44, 3, 0, 0, 0, 0]),
         // Past what holds the card to its rules: SOL_PACKET, PACKET_QDISC_BYPASS, of whatever socket.
         ("qdisc-bypass", 54, [-1, 263, 20, none, 4, 0]),
+        // The same behind the rules: a ring of frames that the sender still writes to (PACKET_TX_RING), and a checksum that the kernel
+        // writes into a frame where the sender says (PACKET_VNET_HDR, PACKET_VNET_HDR_SZ).
+        ("tx-ring", 54, [-1, 263, 13, none, 16, 0]),
+        ("vnet-hdr", 54, [-1, 263, 15, none, 4, 0]),
+        ("vnet-hdr-sz", 54, [-1, 263, 24, none, 4, 0]),
         ("io_uring", 425, [1, none, 0, 0, 0, 0]),
         ("bpf", 321, [0, none, 0, 0, 0, 0]),
         ("perf", 298, [none, 0, -1, -1, 0, 0]),

@@ -23,7 +23,7 @@ use crate::check::{Entry, Unfit, check};
 use crate::error::FetchError;
 use crate::options::Options;
 use crate::said::UnderWay;
-use crate::store::{Found, Store};
+use crate::store::{Found, Store, WriteError};
 use crate::upstream::{Answer, Upstream};
 
 /// A client cannot be made.
@@ -472,12 +472,22 @@ impl Inner {
                 entry.covers(&held)?;
             }
         }
+        // Before it is written: a disk that hangs keeps nobody from it.
         self.hold(item, &entry, Duration::ZERO);
         if self.store.is_some() {
             let kept = Arc::clone(&entry);
             let written = self.on_disk(move |inner| inner.store.as_ref().map(|store| store.write(&item, &kept))).await;
-            if let Some(Some(Err(error))) = written {
-                tracing::warn!(%item, %error, "not kept in the folder");
+            match written {
+                // Another program has written a newer one meanwhile, which is there to be read.
+                Some(Some(Err(WriteError::Older(unfit)))) => {
+                    let mut state = self.state();
+                    if state.held.get(&item).is_some_and(|held| Arc::ptr_eq(&held.entry, &entry)) {
+                        state.held.remove(&item);
+                    }
+                    return Err(unfit);
+                }
+                Some(Some(Err(error))) => tracing::warn!(%item, %error, "not kept in the folder"),
+                _ => {}
             }
         }
         Ok(entry)
@@ -492,6 +502,11 @@ impl Inner {
         };
         let due = Instant::now() + life.saturating_sub(age);
         let mut state = self.state();
+        // Two that were looked at at once are held in the order of their numbers, whichever comes last.
+        let newer = |held: &Held| held.entry.root == entry.root && held.entry.number > entry.number;
+        if state.held.get(&item).is_some_and(newer) {
+            return;
+        }
         state.uses += 1;
         let used = state.uses;
         if let Item::Vcek { chip, .. } = item {

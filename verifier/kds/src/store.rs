@@ -2,24 +2,25 @@
 //!
 //! `ISSUER/vcek/Milan/cert_chain.pem`, `crl.der`, `crl.number` (the highest number seen), `chips/HWID/TCB-KEY.der`; a VLEK, which
 //! names no chip, under `providers/TCB-KEY.der`. ISSUER is the SHA-256 of the root's public key, KEY that of the leaf's, TCB the
-//! field. Any file may go at any time, but with `crl.number` goes the memory of what was seen.
+//! field. Any file may go at any time, but with `crl.number` goes the memory of what was seen. Several programs may have one folder: who
+//! writes a list holds the lock of its folder (flock), and looks at that number once more.
 //!
 //! Never: a file in place; more leaves than it may hold; a longer file than an item has. Opens nothing there but regular files: a
 //! pipe or device in a file's place is no file, and is not waited for.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use coffer_rim::file::Writer;
 use coffer_rim::regular;
 use coffer_verifier::abi::SpkiDigest;
 
 use crate::address::Item;
-use crate::check::Entry;
+use crate::check::{Entry, Unfit};
 
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -35,6 +36,20 @@ pub(crate) struct Found {
     pub bytes: Vec<u8>,
     pub written: SystemTime,
 }
+
+/// Why an item was not written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// The file system.
+    #[error(transparent)]
+    File(#[from] io::Error),
+    /// A newer list was written meanwhile, by another program.
+    #[error(transparent)]
+    Older(Unfit),
+}
+
+/// How long another program may hold the lock of a list.
+const LOCKED: Duration = Duration::from_secs(5);
 
 /// Files of one chip, one for each TCB it ever reported; more are not looked at.
 const MAX_OF_CHIP: usize = 64;
@@ -98,7 +113,10 @@ impl Store {
     }
 
     /// Keeps it. A re-issued certificate of the same key and TCB takes the place of the old one.
-    pub(crate) fn write(&self, item: &Item, entry: &Entry) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// [`WriteError`]; a newer list stays.
+    pub(crate) fn write(&self, item: &Item, entry: &Entry) -> Result<(), WriteError> {
         let place = self.place(&entry.root, item);
         let (folder, name) = match (self.leaf_place(&entry.root, item), item) {
             (Some((folder, begin)), _) => (folder, format!("{begin}{}.der", entry.spki)),
@@ -107,11 +125,17 @@ impl Store {
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let path = folder.join(name);
+        // Held until the list is written too.
+        let mut lock = None;
         if let Item::Crl { .. } = item {
+            lock = Some(locked(&folder)?);
+            entry.at_least(self.floor(&entry.root, item)).map_err(WriteError::Older)?;
             Writer::private().write(&folder.join("crl.number"), entry.number.to_string().as_bytes())?;
         }
         if !item.is_leaf() || path.exists() {
-            return Writer::private().write(&path, &entry.bytes);
+            Writer::private().write(&path, &entry.bytes)?;
+            drop(lock);
+            return Ok(());
         }
         let mut leaves = self.leaves.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if *leaves >= self.max_leaves {
@@ -156,6 +180,23 @@ impl Store {
                     visit(one);
                 }
             });
+        }
+    }
+}
+
+/// The lock of a folder, which goes with what is given.
+fn locked(folder: &Path) -> io::Result<File> {
+    let file = File::open(folder)?;
+    let until = Instant::now() + LOCKED;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::WouldBlock) => {
+                let words = format!("another program holds the lock of {}", folder.display());
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, words));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
         }
     }
 }
@@ -228,4 +269,55 @@ fn whole(file: File, path: PathBuf, limit: usize) -> Option<Found> {
     let mut bytes = Vec::new();
     file.take(limit as u64 + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() <= limit).then_some(Found { path, bytes, written })
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_verifier::abi::{ProductLine, SigningKey};
+    use coffer_verifier::{Endorsements, UnixTime};
+
+    use super::*;
+
+    const LIST: Item = Item::Crl { product: ProductLine::Milan, key: SigningKey::Vcek };
+
+    fn list(number: u64, bytes: &[u8]) -> Entry {
+        let (root, spki) = (SpkiDigest::new([1; 32]), SpkiDigest::new([1; 32]));
+        let (from, to) = (UnixTime::from_secs(0), UnixTime::from_secs(1));
+        Entry { bag: Endorsements::new(), bytes: bytes.to_vec(), root, spki, from, to, number }
+    }
+
+    /// Two programs that have one folder looked at the number before either wrote.
+    #[test]
+    fn of_two_programs_the_one_with_the_older_list_does_not_write_over_the_newer() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, other] = [(); 2].map(|()| Store::open(dir.path(), 8).unwrap());
+        one.write(&LIST, &list(5, b"five")).unwrap();
+        let older = other.write(&LIST, &list(4, b"four")).unwrap_err();
+        assert!(matches!(older, WriteError::Older(Unfit::Older { found: 4, least: 5 })), "{older:?}");
+        let root = list(5, b"").root;
+        assert_eq!(other.floor(&root, &LIST), 5);
+        assert_eq!(other.read(&[root], &LIST)[0].bytes, b"five");
+        other.write(&LIST, &list(6, b"six")).unwrap();
+        assert_eq!((one.floor(&root, &LIST), &*one.read(&[root], &LIST)[0].bytes), (6, &b"six"[..]));
+    }
+
+    #[test]
+    fn a_list_is_written_by_who_holds_its_lock_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), 8).unwrap();
+        store.write(&LIST, &list(5, b"five")).unwrap();
+        let root = list(5, b"").root;
+        let held = locked(&store.place(&root, &LIST)).unwrap();
+        let until = Instant::now() + Duration::from_millis(200);
+        std::thread::scope(|scope| {
+            let writes = scope.spawn(|| store.write(&LIST, &list(7, b"seven")));
+            while Instant::now() < until {
+                assert_eq!(store.floor(&root, &LIST), 5);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            drop(held);
+            writes.join().unwrap().unwrap();
+        });
+        assert_eq!(store.floor(&root, &LIST), 7);
+    }
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import io
 import json
 import socket
 import ssl
@@ -21,6 +22,8 @@ from ._appraisal import Appraisal
 from ._verify import ANY, Any
 
 MAX_ANSWER = 8 << 20
+# Heads, and what frames an answer, are bounded with it: `http.client` takes a chunk of a length below zero for all that ever comes.
+MAX_READ = 2 * MAX_ANSWER
 
 
 class ServiceError(Exception):
@@ -252,7 +255,7 @@ class Service:
             try:
                 if isinstance(line, ssl.SSLSocket):
                     line.do_handshake()
-                connection.sock = line
+                connection.sock = _Line(line)
                 connection.request(method, path, sent, headers)
                 response = connection.getresponse()
                 read = response.read(MAX_ANSWER + 1)
@@ -272,11 +275,43 @@ class Service:
             raise ServiceError(f"an answer longer than {MAX_ANSWER} bytes is no answer", status=status)
         try:
             said = json.loads(read)
-        except ValueError:
+        except (ValueError, RecursionError):
             said = None
         if status == 200 and isinstance(said, dict):
             return said
         raise _refused(status, said, retry_after)
+
+
+class _Bounded(io.RawIOBase):
+    """What a line gives, up to so many bytes: more is an error."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._left = MAX_READ
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Whatever) -> int:
+        if self._left <= 0:
+            raise OSError(f"it says more than {MAX_READ} bytes")
+        count = self._line.recv_into(memoryview(buffer)[: self._left])
+        self._left -= count
+        return count
+
+
+class _Line:
+    """A connection as `http.client` uses one."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self.sendall = line.sendall
+
+    def close(self) -> None:
+        """Where it lets go the answer is still to be read: whoever made the connection ends it."""
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Bounded(self._line))
 
 
 def _cut(line: socket.socket, over: threading.Event) -> None:

@@ -212,6 +212,34 @@ def test_answers_that_are_none_are_errors_and_never_consent(impostor):
     assert (raised.value.code, raised.value.retry_after) == ("busy", 2)
     with pytest.raises(ServiceError):
         appraise(b" " * ((8 << 20) + 1))
+    # Deeper than Python's own parser goes.
+    with pytest.raises(ServiceError, match="cannot be read|answers with status 200"):
+        appraise(b"[" * (1 << 20))
+
+
+@pytest.mark.parametrize("length", (b"-1", b"7fffffffffffffff"))
+def test_no_more_is_read_than_an_answer_may_have_whatever_its_chunks_say(length):
+    sent = []
+
+    def serve(listener):
+        line, _ = listener.accept()
+        with line:
+            line.recv(1 << 16)
+            line.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + length + b"\r\n")
+            try:
+                while len(sent) < 512:  # MiB
+                    line.sendall(bytes(1 << 20))
+                    sent.append(None)
+            except OSError:
+                pass  # it hung up
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve, args=(listener,))
+        serving.start()
+        with pytest.raises(ServiceError):
+            Service(f"http://127.0.0.1:{listener.getsockname()[1]}").policies()
+        serving.join()
+    assert len(sent) < 64
 
 
 def test_a_redirect_is_not_followed_and_a_proxy_not_asked(impostor, monkeypatch):

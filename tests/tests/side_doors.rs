@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use coffer_tests::{
     World, image,
-    monitors::on_each,
+    monitors::{Monitor, on_each},
     process::{Finished, run, wait_for},
     services::Registry,
 };
@@ -83,4 +83,52 @@ fn no_way_leads_around_the_agent() -> Result<()> {
         // An owner's, with what an exec gets.
         none_is_open(&beside.or_else(|_| world.coffer(&["exec", "--allow-simulated", "box", "doors"])?.ok())?)
     })
+}
+
+/// Where the kernel is the host's, naming a protocol would have it load a module.
+#[test]
+fn a_box_without_a_machine_has_the_sockets_that_programs_need_and_no_others() -> Result<()> {
+    let process = Monitor::of("process").context("a row")?;
+    let world = World::on(process)?;
+    if let Some(why) = process.lacks(&world)? {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    let sockets = image::program(world.folder.path(), "sys/sockets.rs")?;
+    let (_registry, image) = image::pulled_with(&world, &[("bin/sockets", &sockets)])?;
+    let (made, not_permitted, no_protocol, no_family) = ("made", "1", "93", "97");
+    let asked = [
+        // TCP, UDP, echoes of both versions, a Unix socket, routes.
+        ("2:1:0", made),
+        ("2:1:6", made),
+        ("10:2:17", made),
+        ("1:1:0", made),
+        ("16:3:0", made),
+        // SCTP, DCCP's protocol, L2TP, MPTCP, SMC.
+        ("2:1:132", no_protocol),
+        ("2:2:33", no_protocol),
+        ("10:2:115", no_protocol),
+        ("2:1:262", no_protocol),
+        ("2:1:256", no_protocol),
+        // Raw ones, and SOCK_PACKET, which is AF_PACKET by another name.
+        ("2:3:1", not_permitted),
+        ("2:10:768", not_permitted),
+        ("17:3:768", no_family),
+        // Of netlink: diagnosis, netfilter, audit, generic.
+        ("16:3:4", no_protocol),
+        ("16:3:12", no_protocol),
+        ("16:3:9", no_protocol),
+        ("16:3:16", no_protocol),
+        // Bridges, VLANs and disciplines of lines; and one for which nothing is loaded, of no address (EFAULT).
+        ("ioctl:8940", not_permitted),
+        ("ioctl:89a0", not_permitted),
+        ("ioctl:8982", not_permitted),
+        ("ioctl:5423", not_permitted),
+        ("ioctl:8915", "14"),
+    ];
+    let words: Vec<&str> = asked.iter().map(|(wanted, _)| *wanted).collect();
+    let said = world.coffer(&[&["run", "--rm", "--network", "none", &image, "sockets"], &words[..]].concat())?.ok()?;
+    let expected: String = asked.iter().map(|(wanted, said)| format!("{wanted} {said}\n")).collect();
+    ensure!(said == expected, "{said}");
+    Ok(())
 }

@@ -11,7 +11,9 @@
 
 use std::io;
 
-use libc::{BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
+use libc::{
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter,
+};
 
 const _: () = assert!(size_of::<sock_filter>() == 8);
 
@@ -95,8 +97,21 @@ const OF_A_HOST: &[libc::c_long] = &[
     libc::SYS_sysfs,
 ];
 
-/// Families of sockets that a box has on a host's kernel. Others would load modules there, or are not a namespace's own.
-const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+/// Protocols of IPv4 and IPv6 that it has, of streams and datagrams: the kernel loads a module for each other that somebody names (SCTP,
+/// DCCP, L2TP, SMC). Raw sockets it has none; the kernel takes SOCK_PACKET of IPv4 for AF_PACKET.
+const OF_IP: &[libc::c_int] =
+    &[libc::IPPROTO_IP, libc::IPPROTO_ICMP, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMPV6];
+
+/// What of AF_NETLINK: addresses and routes. Others lead to parts of the kernel that no box needs (netfilter, audit), or have modules
+/// loaded by name (generic, sock_diag).
+const OF_NETLINK: &[libc::c_int] = &[libc::NETLINK_ROUTE];
+
+/// Orders to a terminal or socket (`ioctl`) for which a host's kernel loads a module, whoever gives them: TIOCSETD, and those of bridges and
+/// VLANs, SIOC{G,S}IFBR, SIOCBR{ADD,DEL}{BR,IF} and SIOC{G,S}IFVLAN (include/uapi/linux/sockios.h).
+const LOADING: &[u32] = &[0x5423, 0x8940, 0x8941, 0x89a0, 0x89a1, 0x89a2, 0x89a3, 0x8982, 0x8983];
+
+/// The type of a socket, without flags (`SOCK_TYPE_MASK`, include/linux/net.h).
+const TYPE: u32 = 0xf;
 
 /// Families of sockets that a workload has nowhere: the host's lines, and frames that go to a card past what holds it to its rules.
 const AROUND: &[libc::c_int] = &[libc::AF_VSOCK, libc::AF_XDP];
@@ -154,9 +169,6 @@ pub fn install(filter: Filter) -> io::Result<()> {
 /// Numbers of system calls and address families are small and positive.
 #[allow(clippy::cast_sign_loss)]
 fn program(filter: Filter) -> Vec<sock_filter> {
-    let load = |offset| statement(BPF_LD | BPF_W | BPF_ABS, offset);
-    let give = |action| statement(BPF_RET | BPF_K, action);
-    let refuse = |errno: i32| give(ERRNO | errno.unsigned_abs());
     let mut program = vec![
         load(OFFSET_ARCH),
         jump(BPF_JEQ, AUDIT_ARCH_X86_64, 1, 0),
@@ -171,20 +183,18 @@ fn program(filter: Filter) -> Vec<sock_filter> {
         program.extend([jump(BPF_JEQ, number as u32, 0, 1), refuse(libc::EPERM)]);
     }
     for number in [libc::SYS_socket, libc::SYS_socketpair] {
-        let mut families = vec![load(OFFSET_ARG0)];
-        match filter {
+        let sockets = match filter {
             Filter::Workload => {
                 let refused = |family: &libc::c_int| [jump(BPF_JEQ, *family as u32, 0, 1), refuse(libc::EAFNOSUPPORT)];
-                families.extend(AROUND.iter().flat_map(refused));
-                families.push(give(ALLOW));
+                let mut all = vec![load(OFFSET_ARG0)];
+                all.extend(AROUND.iter().flat_map(refused));
+                all.push(give(ALLOW));
+                all
             }
-            Filter::OnHostKernel => {
-                families.extend(FAMILIES.iter().flat_map(|family| [jump(BPF_JEQ, *family as u32, 0, 1), give(ALLOW)]));
-                families.push(refuse(libc::EAFNOSUPPORT));
-            }
-        }
-        program.push(jump(BPF_JEQ, number as u32, 0, families.len() as u8));
-        program.extend(families);
+            Filter::OnHostKernel => sockets_on_host_kernel(),
+        };
+        program.push(jump(BPF_JEQ, number as u32, 0, sockets.len() as u8));
+        program.extend(sockets);
     }
     if filter == Filter::Workload {
         let heard = |option: &libc::c_int| [jump(BPF_JEQ, *option as u32, 0, 1), give(ALLOW)];
@@ -194,6 +204,14 @@ fn program(filter: Filter) -> Vec<sock_filter> {
         options.push(refuse(libc::EPERM));
         program.push(jump(BPF_JEQ, libc::SYS_setsockopt as u32, 0, options.len() as u8));
         program.extend(options);
+    }
+    if filter == Filter::OnHostKernel {
+        let refused = |order: &u32| [jump(BPF_JEQ, *order, 0, 1), refuse(libc::EPERM)];
+        let mut orders = vec![load(OFFSET_ARG1)];
+        orders.extend(LOADING.iter().flat_map(refused));
+        orders.push(give(ALLOW));
+        program.push(jump(BPF_JEQ, libc::SYS_ioctl as u32, 0, orders.len() as u8));
+        program.extend(orders);
     }
     for (number, flags) in filter.refused_flags() {
         program.extend([
@@ -206,6 +224,48 @@ fn program(filter: Filter) -> Vec<sock_filter> {
     }
     program.push(give(ALLOW));
     program
+}
+
+/// What of `socket` and `socketpair` is left where the kernel is the host's: four families, for others would load modules there, or are
+/// not a namespace's own. Always ends.
+#[allow(clippy::cast_sign_loss)]
+fn sockets_on_host_kernel() -> Vec<sock_filter> {
+    let protocols = |all: &[libc::c_int]| {
+        let one = |protocol: &libc::c_int| [jump(BPF_JEQ, *protocol as u32, 0, 1), give(ALLOW)];
+        let mut program = vec![load(OFFSET_ARG2)];
+        program.extend(all.iter().flat_map(one));
+        program.push(refuse(libc::EPROTONOSUPPORT));
+        program
+    };
+    let mut ip = vec![
+        load(OFFSET_ARG1),
+        statement(BPF_ALU | BPF_AND | BPF_K, TYPE),
+        jump(BPF_JEQ, libc::SOCK_STREAM as u32, 2, 0),
+        jump(BPF_JEQ, libc::SOCK_DGRAM as u32, 1, 0),
+        refuse(libc::EPERM),
+    ];
+    ip.extend(protocols(OF_IP));
+    let netlink = protocols(OF_NETLINK);
+    let mut program = vec![load(OFFSET_ARG0)];
+    program.push(jump(BPF_JEQ, libc::AF_INET as u32, 1, 0));
+    program.push(jump(BPF_JEQ, libc::AF_INET6 as u32, 0, ip.len() as u8));
+    program.extend(ip);
+    program.push(jump(BPF_JEQ, libc::AF_NETLINK as u32, 0, netlink.len() as u8));
+    program.extend(netlink);
+    program.extend([jump(BPF_JEQ, libc::AF_UNIX as u32, 0, 1), give(ALLOW), refuse(libc::EAFNOSUPPORT)]);
+    program
+}
+
+fn load(offset: u32) -> sock_filter {
+    statement(BPF_LD | BPF_W | BPF_ABS, offset)
+}
+
+fn give(action: u32) -> sock_filter {
+    statement(BPF_RET | BPF_K, action)
+}
+
+fn refuse(errno: i32) -> sock_filter {
+    give(ERRNO | errno.unsigned_abs())
 }
 
 fn statement(code: u32, k: u32) -> sock_filter {
@@ -242,6 +302,8 @@ mod tests {
                     OFFSET_ARG2 => arguments[2],
                     other => panic!("loads {other}"),
                 };
+            } else if code == BPF_ALU | BPF_AND | BPF_K {
+                accumulator &= step.k;
             } else if code == BPF_RET | BPF_K {
                 return step.k;
             } else {
@@ -342,9 +404,6 @@ mod tests {
         for flag in [libc::CLONE_NEWNET, libc::CLONE_NEWUSER] {
             assert_eq!(init(libc::SYS_clone, flag), ERRNO | libc::EPERM as u32);
         }
-        for family in FAMILIES {
-            assert_eq!(init(libc::SYS_socket, *family), ALLOW);
-        }
         for family in [libc::AF_VSOCK, libc::AF_PACKET, libc::AF_ALG, libc::AF_CAN, libc::AF_XDP, -1] {
             for call in [libc::SYS_socket, libc::SYS_socketpair] {
                 assert_eq!(init(call, family), ERRNO | libc::EAFNOSUPPORT as u32, "{family}");
@@ -352,5 +411,51 @@ mod tests {
         }
         assert_eq!(decide_by(Filter::OnHostKernel, 0x4000_0003, 102, 1), ERRNO | libc::ENOSYS as u32, "32-bit table");
         assert_eq!(decide_by(Filter::OnHostKernel, AUDIT_ARCH_X86_64, X32_BIT, 0), ERRNO | libc::ENOSYS as u32, "x32");
+    }
+    #[test]
+    fn on_a_hosts_kernel_a_socket_loads_no_module_and_is_none_of_a_card() {
+        let errno = |number: i32| ERRNO | number as u32;
+        for call in [libc::SYS_socket, libc::SYS_socketpair] {
+            let made = |family: i32, of_type: i32, protocol: i32| {
+                let arguments = [family as u32, of_type as u32, protocol as u32];
+                decide_by_all(Filter::OnHostKernel, AUDIT_ARCH_X86_64, call as u32, arguments)
+            };
+            let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+            for family in [libc::AF_INET, libc::AF_INET6] {
+                for of_type in [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_STREAM | flags] {
+                    for protocol in -1..512 {
+                        let known = [0, 1, 6, 17, 58].contains(&protocol);
+                        let expected = if known { ALLOW } else { errno(libc::EPROTONOSUPPORT) };
+                        assert_eq!(made(family, of_type, protocol), expected, "{family} {of_type} {protocol}");
+                    }
+                }
+                // Raw ones, and what the kernel takes for AF_PACKET.
+                for of_type in [libc::SOCK_RAW, 10, 10 | flags, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, 0, 15] {
+                    assert_eq!(made(family, of_type, 0), errno(libc::EPERM), "{family} {of_type}");
+                }
+            }
+            for protocol in -1..64 {
+                let expected = if protocol == libc::NETLINK_ROUTE { ALLOW } else { errno(libc::EPROTONOSUPPORT) };
+                assert_eq!(made(libc::AF_NETLINK, libc::SOCK_RAW | flags, protocol), expected, "{protocol}");
+            }
+            assert_eq!(made(libc::AF_UNIX, libc::SOCK_SEQPACKET | flags, 0), ALLOW);
+            let four = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+            for family in (-1..64).filter(|family| !four.contains(family)) {
+                assert_eq!(made(family, libc::SOCK_STREAM, 0), errno(libc::EAFNOSUPPORT), "{family}");
+            }
+        }
+    }
+    #[test]
+    fn on_a_hosts_kernel_no_order_to_a_terminal_or_socket_loads_a_module() {
+        let ordered = |order: u32| {
+            let call = libc::SYS_ioctl as u32;
+            decide_by_all(Filter::OnHostKernel, AUDIT_ARCH_X86_64, call, [3, order, 0])
+        };
+        for order in LOADING.iter().chain(&[libc::TIOCSETD as u32]) {
+            assert_eq!(ordered(*order), ERRNO | libc::EPERM as u32, "{order:#x}");
+        }
+        for order in [libc::TIOCGWINSZ, libc::TIOCSCTTY, libc::FIONREAD, libc::SIOCGIFADDR, libc::SIOCSIFFLAGS] {
+            assert_eq!(ordered(order as u32), ALLOW, "{order:#x}");
+        }
     }
 }

@@ -14,7 +14,7 @@ const PROGRAM: &str = "sys/side_doors.rs";
 /// What the program ends with.
 const END: &str = "all tried";
 /// Doors that the program tries.
-const DOORS: usize = 55;
+const DOORS: usize = 56;
 
 /// Of each door, whether it was open, and how.
 fn doors(text: &str) -> Result<BTreeMap<String, Option<String>>> {

@@ -26,6 +26,7 @@ use tokio::net::UnixDatagram;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+use super::for_guest::ToGuest;
 use super::notes::Notes;
 use super::reserved::Reserved;
 use crate::home::private_folder;
@@ -51,8 +52,7 @@ pub struct Exchange {
     look: Mutex<Look>,
     /// Of the networks of this home.
     folder: PathBuf,
-    /// To the guest.
-    to_guest: mpsc::Sender<Vec<u8>>,
+    to_guest: ToGuest,
     /// Where frames for it arrive.
     own: Mutex<BTreeMap<Place, Mailbox>>,
     others: Mutex<BTreeMap<Place, (mpsc::Sender<Letter>, Task)>>,
@@ -83,7 +83,7 @@ impl Exchange {
         port: Port,
         look: Look,
         folder: PathBuf,
-        to_guest: mpsc::Sender<Vec<u8>>,
+        to_guest: ToGuest,
         notes: Notes,
     ) -> Result<Arc<Self>, Failure> {
         let exchange = Arc::new(Self {
@@ -168,14 +168,13 @@ impl Exchange {
         match port.outbound(frame)? {
             Way::Out => {
                 if let Some(last_step) = acknowledged(frame) {
-                    let _ = self.to_guest.try_send(last_step);
+                    self.to_guest.answer(last_step);
                 }
                 let (ports, reserved) = &mut *lock(&self.source_ports);
                 ports.out(frame, &port.filter.datagrams, || reserved.take()).map(|()| true)
             }
             Way::Back(answer) => {
-                // A guest that takes no answers waits for none.
-                let _ = self.to_guest.try_send(answer);
+                self.to_guest.answer(answer);
                 Ok(false)
             }
             Way::Neighbour { network, address } => self.hand_over((network.to_owned(), address), frame).map(|()| false),
@@ -292,7 +291,7 @@ async fn receive(socket: UnixDatagram, network: String, exchange: Weak<Exchange>
             Ok(()) => {
                 let to_guest = exchange.to_guest.clone();
                 drop(exchange);
-                if to_guest.send(frame.to_vec()).await.is_err() {
+                if !to_guest.from_other(frame.to_vec()).await {
                     return;
                 }
             }

@@ -15,6 +15,7 @@
 //! Source: passt(1); QEMU net/stream.c.
 
 mod exchange;
+mod for_guest;
 mod notes;
 mod relay;
 mod reserved;
@@ -34,10 +35,10 @@ use coffer_vmm::net::filter::Filter;
 use coffer_vmm::net::switch::{Port, View, mac_of};
 use tokio::net::UnixStream;
 use tokio::process::Child;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::exchange::{Exchange, Task};
+use self::for_guest::for_guest;
 use self::notes::Notes;
 use super::Card;
 use super::child::{keep_words, last_words, spawn, with_words};
@@ -131,7 +132,7 @@ pub async fn start(
     if let Some(closed) = publish.iter().find(|publish| Held::take(publish.host, publish.how).is_ok()) {
         return Err(Failure::new(Class::Config, format!("passt does not listen on {}", closed.host)));
     }
-    let (sender, to_guest) = mpsc::channel(WAITING);
+    let (sender, to_guest) = for_guest(WAITING);
     // Nothing passes before the networks were looked at.
     let port = Port { filter, dns: network.dns.clone(), view: View::default() };
     let exchange = Exchange::open(port, look, networks, sender, Notes::of(folder))?;

@@ -11,20 +11,16 @@ use coffer_vmm::net::filter::Filter;
 use coffer_vmm::net::{LONGEST, Refused, SHORTEST};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 
 use super::exchange::Exchange;
+use super::for_guest::ForGuest;
 
 /// Bytes that are read, and written, in one go.
 const BATCH: usize = 64 << 10;
 
 /// Waits for the monitor and carries its frames, until one side ends. `to_guest`: what comes from elsewhere than from passt.
-pub async fn run(
-    listener: UnixListener,
-    passt: UnixStream,
-    exchange: Arc<Exchange>,
-    to_guest: mpsc::Receiver<Vec<u8>>,
-) {
+pub async fn run(listener: UnixListener, passt: UnixStream, exchange: Arc<Exchange>, to_guest: ForGuest) {
     let Ok((monitor, _)) = listener.accept().await else { return };
     let (from_monitor, to_monitor) = monitor.into_split();
     let (from_passt, to_passt) = passt.into_split();
@@ -64,13 +60,13 @@ async fn carry(
 }
 
 /// Gives the guest what its port has for it.
-async fn deliver(mut frames: mpsc::Receiver<Vec<u8>>, to: &Mutex<impl AsyncWrite + Unpin>) -> io::Result<()> {
+async fn deliver(mut frames: ForGuest, to: &Mutex<impl AsyncWrite + Unpin>) -> io::Result<()> {
     let mut out = Vec::with_capacity(2 * BATCH);
     loop {
         let Some(frame) = frames.recv().await else { return std::future::pending().await };
         put_frame(&frame, &mut out);
         while out.len() < BATCH
-            && let Ok(frame) = frames.try_recv()
+            && let Some(frame) = frames.try_recv()
         {
             put_frame(&frame, &mut out);
         }
@@ -118,6 +114,7 @@ pub async fn first_answer(passt: &mut UnixStream, filter: &Filter) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::super::exchange::Look;
+    use super::super::for_guest::for_guest;
     use super::super::notes::Notes;
     use super::*;
     use crate::boxes::files;
@@ -195,7 +192,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("net.sock")).unwrap();
         let (ours, mut passt) = UnixStream::pair().unwrap();
-        let (sender, to_guest) = mpsc::channel(1);
+        let (sender, to_guest) = for_guest(1);
         let look: Look = Box::new(|_| Ok(Some(View { own_wire: true, ..View::default() })));
         let notes = Notes::of(folder.path());
         let exchange = Exchange::open(port(), look, folder.path().join("networks"), sender, notes).unwrap();

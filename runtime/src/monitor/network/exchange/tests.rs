@@ -6,6 +6,7 @@ use coffer_vmm::net::datagrams::Datagrams;
 use coffer_vmm::net::filter::Filter;
 use coffer_vmm::net::switch::{Joined, Rules, Subnet, mac_of};
 
+use super::super::for_guest::{ForGuest, for_guest};
 use super::*;
 
 fn at(last: u8) -> Ipv4Addr {
@@ -30,7 +31,7 @@ fn nowhere() -> View {
 
 struct Guest {
     exchange: Arc<Exchange>,
-    heard: mpsc::Receiver<Vec<u8>>,
+    heard: ForGuest,
     /// What is to be seen, and whether it is new.
     view: Arc<Mutex<(bool, View)>>,
 }
@@ -38,7 +39,7 @@ struct Guest {
 impl Guest {
     fn new(folder: &Path, own: u8, members: &[u8], room: usize) -> Self {
         let view = Arc::new(Mutex::new((true, app(own, members))));
-        let (to_guest, heard) = mpsc::channel(room);
+        let (to_guest, heard) = for_guest(room);
         let seen = Arc::clone(&view);
         let look: Look = Box::new(move |always| {
             let mut seen = lock(&seen);
@@ -162,3 +163,23 @@ async fn who_writes_to_a_socket_is_checked_all_the_same() {
     line.send(&good).await.unwrap();
     assert!(db.heard.recv().await.unwrap().ends_with(b"good"));
 }
+
+/// Its neighbour sends more than it takes: what its own port tells it is told all the same.
+#[tokio::test]
+async fn a_box_that_is_flooded_hears_who_has_an_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let web = Guest::new(folder.path(), 2, &[2, 3], 8);
+    let mut db = Guest::new(folder.path(), 3, &[2, 3], 4);
+    for _ in 0..4 * WAITING {
+        let _ = web.sends(2, 3, b"flood");
+        tokio::task::yield_now().await;
+    }
+    let asks = [&ARP_QUESTION[..], &mac_of(at(3)), &at(3).octets(), &[0; 6], &at(2).octets()].concat();
+    let mut asks = [&[0xFF; 6][..], &mac_of(at(3)), &[8, 6], &asks].concat();
+    assert_eq!(db.exchange.outbound(&mut asks), Ok(false));
+    let answer = db.heard.recv().await.unwrap();
+    assert_eq!((&answer[12..14], &answer[28..32]), (&[8, 6][..], &at(2).octets()[..]), "not a frame of the flood");
+}
+
+/// Who has this address? (RFC 826)
+const ARP_QUESTION: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];

@@ -3,14 +3,14 @@
 //! `ISSUER/vcek/Milan/cert_chain.pem`, `crl.der`, `crl.number` (the highest number seen), `chips/HWID/TCB-KEY.der`; a VLEK, which
 //! names no chip, under `providers/TCB-KEY.der`. ISSUER is the SHA-256 of the root's public key, KEY that of the leaf's, TCB the
 //! field. Any file may go at any time, but with `crl.number` goes the memory of what was seen. Several programs may have one folder: who
-//! writes a list holds the lock of its folder (flock), and looks at that number once more.
+//! writes a list holds the lock beside it (flock of `.crl.lock`), and looks at that number once more.
 //!
 //! Never: a file in place; more leaves than it may hold; a longer file than an item has. Opens nothing there but regular files: a
 //! pipe or device in a file's place is no file, and is not waited for.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
@@ -48,6 +48,8 @@ pub(crate) enum WriteError {
     Older(Unfit),
 }
 
+/// Beside a list.
+const LOCK: &str = ".crl.lock";
 /// How long another program may hold the lock of a list.
 const LOCKED: Duration = Duration::from_secs(5);
 
@@ -184,9 +186,15 @@ impl Store {
     }
 }
 
-/// The lock of a folder, which goes with what is given.
+/// The lock of a folder's list, which goes with what is given. A file for it: some file systems of networks lock no folder.
 fn locked(folder: &Path) -> io::Result<File> {
-    let file = File::open(folder)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
+    let file = options.open(folder.join(LOCK))?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(format!("{LOCK} is no regular file")));
+    }
     let until = Instant::now() + LOCKED;
     loop {
         match file.try_lock() {
@@ -319,5 +327,22 @@ mod tests {
             writes.join().unwrap().unwrap();
         });
         assert_eq!(store.floor(&root, &LIST), 7);
+    }
+
+    #[test]
+    fn a_lock_goes_through_no_link_and_a_pipe_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), 8).unwrap();
+        let entry = list(5, b"five");
+        let place = store.place(&entry.root, &LIST);
+        fs::create_dir_all(&place).unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        std::os::unix::fs::symlink(&elsewhere, place.join(LOCK)).unwrap();
+        assert!(matches!(store.write(&LIST, &entry), Err(WriteError::File(_))));
+        assert!(!elsewhere.exists());
+        fs::remove_file(place.join(LOCK)).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(place.join(LOCK)).status().unwrap().success());
+        assert!(matches!(store.write(&LIST, &entry), Err(WriteError::File(_))));
+        assert_eq!(store.floor(&entry.root, &LIST), 0, "what is not locked is not written");
     }
 }

@@ -11,11 +11,16 @@ use crate::common::{NOW, Reply, SECONDS, Service, collect, holds, installation, 
 
 const MILAN: ProductLine = ProductLine::Milan;
 
+/// All but locks, in which nothing stands.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
-        if path.is_dir() { all.extend(files(&path)) } else { all.push(path) }
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else if !entry.file_name().to_string_lossy().starts_with('.') {
+            all.push(path);
+        }
     }
     all.sort();
     all

@@ -442,7 +442,9 @@ mod tests {
                     }
                 }
                 // Raw ones, and what the kernel takes for AF_PACKET.
-                for of_type in [libc::SOCK_RAW, 10, 10 | flags, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, 0, 15] {
+                let (packet, last) = (0xa, 0xf);
+                for of_type in [libc::SOCK_RAW, packet, packet | flags, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, 0, last]
+                {
                     assert_eq!(made(family, of_type, 0), errno(libc::EPERM), "{family} {of_type}");
                 }
             }

@@ -291,7 +291,7 @@ async fn receive(socket: UnixDatagram, network: String, exchange: Weak<Exchange>
             Ok(()) => {
                 let to_guest = exchange.to_guest.clone();
                 drop(exchange);
-                if !to_guest.from_other(frame.to_vec()).await {
+                if !to_guest.pass_on(frame.to_vec()).await {
                     return;
                 }
             }

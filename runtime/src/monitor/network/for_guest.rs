@@ -36,7 +36,7 @@ impl ToGuest {
     }
 
     /// A frame of another box's, once there is room. False if nobody takes any more.
-    pub async fn from_other(&self, frame: Vec<u8>) -> bool {
+    pub async fn pass_on(&self, frame: Vec<u8>) -> bool {
         self.others.send(frame).await.is_ok()
     }
 }
@@ -65,9 +65,9 @@ mod tests {
     #[tokio::test]
     async fn the_ports_answers_come_first_however_much_others_send() {
         let (to_guest, mut guest) = for_guest(2);
-        assert!(to_guest.from_other(vec![1]).await && to_guest.from_other(vec![2]).await);
+        assert!(to_guest.pass_on(vec![1]).await && to_guest.pass_on(vec![2]).await);
         let flood = to_guest.clone();
-        let flooding = tokio::spawn(async move { while flood.from_other(vec![3]).await {} });
+        let flooding = tokio::spawn(async move { while flood.pass_on(vec![3]).await {} });
         tokio::task::yield_now().await;
         for answer in 10..10 + ANSWERS as u8 {
             to_guest.answer(vec![answer]);
@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(guest.try_recv(), Some(vec![8]));
         drop(guest);
         flooding.await.unwrap();
-        assert!(!to_guest.from_other(vec![4]).await);
+        assert!(!to_guest.pass_on(vec![4]).await);
     }
 
     #[tokio::test]

@@ -195,7 +195,7 @@ pub struct GuestMemory(u64);
 
 impl GuestMemory {
     /// Least: a guest kernel runs in it too.
-    pub const LEAST: u64 = 192 << 20;
+    pub const LEAST: u64 = 128 << 20;
     /// Most: what lies below the machine model's devices.
     pub const MOST: u64 = 3 << 30;
 

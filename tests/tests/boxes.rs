@@ -134,6 +134,32 @@ fn plain_box(monitor: Monitor) -> Result<()> {
     expect_nothing_runs(&world)
 }
 
+#[test]
+fn a_box_of_the_least_memory_runs_a_program_and_what_is_executed_beside_it() -> Result<()> {
+    on_each_machine(least_memory)
+}
+
+fn least_memory(monitor: Monitor) -> Result<()> {
+    const LEAST: [&str; 2] = ["--memory", "128m"];
+    let (world, _registry, image) = world_on(monitor)?;
+    for tee in [&["--network", "user"][..], &["--tee-simulate", "--host-may", "stop,logs,exec"]] {
+        let words = [&["run", "-d", "--name", "small"], &LEAST[..], tee, &[&image, "sleep", "600"]].concat();
+        world.coffer(&words)?.ok()?;
+        let script = "head -c 4000000 /dev/zero >/tmp/written; wc -c </tmp/written";
+        assert_eq!(world.coffer(&["exec", "small", "sh", "-c", script])?.ok()?, "4000000\n");
+        let output = world.coffer(&["exec", "small", "head", "-c", "10000000", "/dev/zero"])?.ok()?;
+        assert_eq!(output.len(), 10_000_000);
+        world.coffer(&["rm", "-f", "small"])?.ok()?;
+    }
+    // What needs more says so by name, before there is a box.
+    let refused = world.coffer(&[&["run", "--rm"], &LEAST[..], &["--scratch", "256m", &image, "true"]].concat())?;
+    assert_eq!(refused.status, 125, "{}", refused.describe());
+    for word in ["scratch disk", "144 MiB"] {
+        assert!(refused.stderr.contains(word), "{}", refused.describe());
+    }
+    Ok(())
+}
+
 /// What box one wrote, from an overlay of the guest's own kernel.
 fn written_is_listed_and_committed(world: &World) -> Result<()> {
     world.coffer(&["exec", "one", "sh", "-c", "echo new >/new; rm /etc/passwd; rm -r /lib64"])?.ok()?;

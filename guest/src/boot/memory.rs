@@ -47,8 +47,9 @@ fn limit(meminfo: &str, spec: &WorkloadSpec) -> Result<u64, String> {
     let available = kibibytes.ok_or("/proc/meminfo does not say MemAvailable")? << 10;
     if available < spec.least_available() {
         let (available, needed) = (available >> 20, spec.least_available() >> 20);
+        let what = spec.needs_memory_for();
         return Err(format!(
-            "{available} MiB of memory are left, and this spec (scratch disk, ingress, peers) needs {needed}: give the guest more with --memory"
+            "{available} MiB of memory are left, and this spec ({what}) needs {needed}: give the guest more with --memory"
         ));
     }
     Ok(available - spec.reserve())
@@ -72,8 +73,9 @@ mod tests {
             super::limit(&format!("MemTotal: 1 kB\nMemAvailable:   {kibibytes} kB\nBuffers: 2 kB\n"), &spec)
         };
         assert_eq!(limit(100 << 10), Ok(52 << 20));
-        assert_eq!(limit(72 << 10), Ok(24 << 20));
-        assert!(limit((72 << 10) - 1).unwrap_err().contains("--memory"));
+        assert_eq!(limit(60 << 10), Ok(12 << 20));
+        let little = limit((60 << 10) - 1).unwrap_err();
+        assert!(little.contains("(scratch disk)") && little.contains("--memory"), "{little}");
         assert!(super::limit("MemTotal: 1 kB\n", &spec).is_err());
         assert!(super::limit("MemAvailable: many kB\n", &spec).is_err());
     }

@@ -1,7 +1,8 @@
 //! The guest's own mounts, and the step from the initrd to a root that can be pivoted away from.
 
-use std::{ffi::CString, fs, path::Path};
+use std::{ffi::CString, fs, io, path::Path};
 
+use coffer_machine::initrd;
 use rustix::mount::{MountFlags, mount, mount_move, mount_remount};
 
 use crate::failure::{Code, Failure, OrFail};
@@ -27,7 +28,7 @@ pub fn early() -> Result<(), Failure> {
 }
 
 /// Moves onto a tmpfs: pivot_root(2) refuses to leave the initial root, and the workload must leave it. The initrd
-/// stays behind, read-only.
+/// stays behind, read-only, and without its modules: they are loaded or not needed, and their files are memory.
 ///
 /// # Errors
 /// `internal`.
@@ -38,6 +39,13 @@ pub fn leave_initrd() -> Result<(), Failure> {
         let to = format!("{ROOT}/{name}");
         fs::create_dir(&to).or_fail(Code::Internal, &to)?;
         mount_move(format!("/{name}"), &to).or_fail(Code::Internal, &to)?;
+    }
+    let modules = Path::new("/").join(initrd::MODULES);
+    match fs::remove_dir_all(&modules) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).or_fail(Code::Internal, "remove the modules from the initrd");
+        }
+        _ => {}
     }
     // What this program was started from is not changed any more, by whatever road somebody comes to it.
     mount_remount("/", MountFlags::RDONLY, "").or_fail(Code::Internal, "make the initrd read-only")?;

@@ -161,8 +161,10 @@ pub enum DescribeError {
         mib: u64,
     },
     /// The agent would not start the workload in it.
-    #[error("a guest of this spec needs at least {least} MiB of memory, and was to have {asked}")]
+    #[error("a guest of this spec ({what}) needs at least {least} MiB of memory, and was to have {asked}")]
     LittleMemory {
+        /// What of it needs more than others do.
+        what: String,
         /// What its spec needs, in MiB.
         least: u64,
         /// What was asked for, in MiB.
@@ -396,7 +398,8 @@ impl Engine {
         // A guest in namespaces has the host's memory.
         let (least, asked) = (document.spec().least_memory(), request.memory.bytes());
         if request.isolation != Some(Isolation::Process) && asked < least {
-            return Err(DescribeError::LittleMemory { least: least >> 20, asked: asked >> 20 });
+            let what = document.spec().needs_memory_for();
+            return Err(DescribeError::LittleMemory { what, least: least >> 20, asked: asked >> 20 });
         }
         let snapshots = volumes::in_order(document.spec(), taken)?;
         let data = kept::in_order(document.spec(), &request.data)?;

@@ -32,7 +32,7 @@ const SOURCES: &[&str] = &["/usr/lib/x86_64-linux-gnu", "/usr/bin", "/usr/share"
 const PULL_MOST: f64 = 1.4;
 const EXEC_MOST_MS: f64 = 30.0;
 /// What a guest's kernel runs in.
-const LEAST_MEMORY: &str = "192m";
+const LEAST_MEMORY: &str = "128m";
 
 /// How much is measured.
 struct Extent {

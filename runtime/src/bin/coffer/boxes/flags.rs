@@ -202,12 +202,12 @@ pub struct BoxFlags {
     #[arg(long, value_name = "BYTES", conflicts_with = "spec")]
     pub scratch: Option<String>,
 
-    /// Guest memory, 192m to 3g; with --isolation process, the most the box may take of the host's.
+    /// Guest memory, 128m to 3g; with --isolation process, the most the box may take of the host's.
     #[arg(
         short,
         long,
         value_name = "BYTES",
-        help = "Guest memory, 192m to 3g [default: 512m; with --isolation process no bound]"
+        help = "Guest memory, 128m to 3g [default: 512m; with --isolation process no bound]"
     )]
     pub memory: Option<String>,
     /// Virtual processors; with --isolation process, the most time it may take of the host's.

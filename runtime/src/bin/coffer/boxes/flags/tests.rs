@@ -79,7 +79,7 @@ fn what_is_wrong_is_said_by_the_flag_that_was_typed() {
         format!("{}; {}", failure.message, failure.hint.unwrap_or_default())
     };
     let little = refusal("-m 512 busybox");
-    for words in ["--memory", "192 MiB", "counts bytes"] {
+    for words in ["--memory", "128 MiB", "counts bytes"] {
         assert!(little.contains(words), "{little}");
     }
     assert!(refusal("--vcpus 9 busybox").contains("--vcpus"));

@@ -153,6 +153,7 @@ pub async fn start_workload(
         secrets: places.secrets.clone(),
         agent: places.sockets.clone(),
         hostname: spec.process.hostname.to_string(),
+        domainname: spec.process.domainname.as_ref().map(ToString::to_string),
         read_only: spec.root.read_only,
         shm_bytes: spec.shm_bytes,
         sysctls: spec.sysctls.clone(),

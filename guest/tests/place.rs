@@ -77,6 +77,7 @@ impl World {
             secrets: at("secrets"),
             agent: at("sockets"),
             hostname: "boxed".into(),
+            domainname: None,
             read_only: false,
             shm_bytes: 1 << 20,
             sysctls: Vec::new(),

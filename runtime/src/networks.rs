@@ -360,7 +360,7 @@ pub fn choose_address(
 pub fn card(network: &NetworkRecord, address: Ipv4Addr) -> Network {
     let gateway = network.subnet.gateway();
     let rules = Some(card_rules(&network.rules));
-    Network { address, prefix: network.subnet.prefix(), gateway, dns: vec![gateway], hosts: Vec::new(), rules }
+    Network { address, prefix: network.subnet.prefix(), gateway, dns: vec![gateway], rules, ..Network::user() }
 }
 
 /// A network's rules as a guest holds its own card to them.

@@ -12,9 +12,9 @@ mod tmpfs;
 use std::collections::BTreeSet;
 
 use coffer_spec::{
-    Act, ConfigDigest, DataVolume, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, ManifestDigest,
-    Mount, Name, Network, Owner, OwnerAuthority, Peer, Process, Rights, Root, Scratch, SealedVolume, SecretWanted,
-    SpecError, Sysctl, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
+    Act, ConfigDigest, DataVolume, Document, Domain, Floors, HostMay, Image, Ingress, IngressClients, KbsPin,
+    ManifestDigest, Mount, Name, Network, Owner, OwnerAuthority, Peer, Process, Rights, Root, Scratch, SealedVolume,
+    SecretWanted, SpecError, Sysctl, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
 
@@ -76,6 +76,8 @@ pub struct WorkloadRequest {
     pub rights: Rights,
     /// Host name inside.
     pub hostname: Name,
+    /// And its domain.
+    pub domainname: Option<Domain>,
     /// tmpfs mounts.
     pub mounts: Vec<Mount>,
     /// Bytes of `/dev/shm` at most.
@@ -264,6 +266,7 @@ pub fn document(
             user: or_image(&request.user, &image.user, "0:0"),
             stop_signal: signal_number(&stop_signal).ok_or(RequestError::Signal(stop_signal))?,
             hostname: request.hostname.clone(),
+            domainname: request.domainname.clone(),
             tty: request.tty,
             stdin_open: request.stdin_open,
             rights: request.rights.clone(),

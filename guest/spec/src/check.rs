@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use coffer_verifier::{abi::SpkiDigest, ear::Word, manifest::MAX_SEQUENCE};
 
 use crate::{
-    COCO_PORT, Capability, CardRules, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, Network,
+    COCO_PORT, Capability, CardRules, Domain, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, Network,
     OnChange, Peer, Process, Resource, Rights, Scratch, SealedVolume, SecretTarget, SecretWanted, SpecError, SvnFloor,
     Sysctl, Tee, VerityTable, Volume, WorkloadSpec, digest::is_hex,
 };
@@ -78,6 +78,9 @@ fn process(process: &Process) -> Result<(), SpecError> {
     let whole = user.next().is_some_and(|part| named(Some(part))) && named(user.next()) && user.next().is_none();
     ensure(whole, "process.user", &process.user, "user or user:group, names or numbers")?;
     ensure((1..=64).contains(&process.stop_signal), "process.stop_signal", &process.stop_signal, "1 to 64")?;
+    if let Some(domain) = &process.domainname {
+        ensure(domain.as_str().len() <= Domain::MOST_OWN, "process.domainname", domain, "at most 64 bytes")?;
+    }
     rights(&process.rights)?;
     let nproc = process.rights.limits.iter().find(|limit| limit.of == Resource::Nproc);
     match nproc {
@@ -338,6 +341,12 @@ fn network(card: &Network) -> Result<(), SpecError> {
         return refuse("network.dns", bad, ADDRESS_RULE);
     }
     once("network.dns", card.dns.iter(), "each server once")?;
+    ensure(card.search.len() <= Network::MOST_SEARCH, "network.search", &card.search.len(), "at most 6 domains")?;
+    let bytes = card.search.iter().map(|domain| domain.as_str().len() + 1).sum::<usize>();
+    ensure(bytes <= Network::MOST_SEARCH_BYTES, "network.search", &bytes, "at most 256 bytes, a blank behind each")?;
+    once("network.search", card.search.iter(), "each domain once")?;
+    ensure(card.options.len() <= Network::MOST_OPTIONS, "network.options", &card.options.len(), "at most 16 words")?;
+    once("network.options", card.options.iter(), "each word once")?;
     ensure(card.hosts.len() <= Network::MOST_HOSTS, "network.hosts", &card.hosts.len(), "at most 64 names")?;
     once("network.hosts", card.hosts.iter().map(|entry| &entry.name), "each name once")
 }

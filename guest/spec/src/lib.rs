@@ -61,6 +61,7 @@ mod command_line;
 mod data_volume;
 mod digest;
 mod document;
+mod domain;
 mod error;
 mod ingress;
 mod memory;
@@ -85,6 +86,7 @@ pub use command_line::{CommandLineError, MeasuredCommandLine, TeeWord, workload_
 pub use data_volume::DataVolume;
 pub use digest::{ConfigDigest, DigestError, ManifestDigest};
 pub use document::Document;
+pub use domain::{Domain, DomainError, ResolverOption};
 pub use error::SpecError;
 pub use ingress::{Ingress, IngressClients};
 pub use mode::{FileMode, FolderMode, ModeError};

@@ -7,7 +7,7 @@ use core::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CardRules, Name, card_rules::mask};
+use crate::{CardRules, Domain, Name, ResolverOption, card_rules::mask};
 
 /// A network card behind which the host carries frames.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,12 @@ pub struct Network {
     /// Who is asked for names, the first first; nobody if there is none.
     #[serde(default)]
     pub dns: Vec<Ipv4Addr>,
+    /// Domains that a short name is looked for in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<Domain>,
+    /// How the workload's resolver asks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<ResolverOption>,
     /// Names in `/etc/hosts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostEntry>,
@@ -44,6 +50,12 @@ pub struct HostEntry {
 impl Network {
     /// Most servers that are asked for names: what resolvers read.
     pub const MOST_DNS: usize = 3;
+    /// Most domains that are searched: what resolvers read.
+    pub const MOST_SEARCH: usize = 6;
+    /// And bytes of them with the blanks between. Source: resolv.conf(5).
+    pub const MOST_SEARCH_BYTES: usize = 256;
+    /// Most words for resolvers.
+    pub const MOST_OPTIONS: usize = 16;
     /// Most names of `/etc/hosts`.
     pub const MOST_HOSTS: usize = 64;
 
@@ -54,6 +66,8 @@ impl Network {
             prefix: 24,
             gateway: Self::USER_GATEWAY,
             dns: vec![Self::USER_GATEWAY],
+            search: Vec::new(),
+            options: Vec::new(),
             hosts: Vec::new(),
             rules: None,
         }

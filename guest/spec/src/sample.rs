@@ -53,6 +53,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
             user: "0".into(),
             stop_signal: 15,
             hostname: name("box"),
+            domainname: None,
             tty: false,
             stdin_open: false,
             rights: Rights::default(),

@@ -4,8 +4,8 @@ use coffer_verifier::abi::{KeyDigest, SpkiDigest};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConfigDigest, DataVolume, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, Owner, OwnerAuthority, Peer,
-    Rights, Scratch, SealedVolume, SecretPath, SecretWanted, Sysctl, Tenant, digest::lower_hex,
+    ConfigDigest, DataVolume, Domain, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, Owner,
+    OwnerAuthority, Peer, Rights, Scratch, SealedVolume, SecretPath, SecretWanted, Sysctl, Tenant, digest::lower_hex,
 };
 
 /// Which secure processor the guest must find. There is no fallback from one to another.
@@ -162,6 +162,9 @@ pub struct Process {
     pub stop_signal: i32,
     /// Host name seen by the workload; Linux takes 64 bytes.
     pub hostname: Name,
+    /// Its NIS domain, which is also what makes its host name a whole one in `/etc/hosts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domainname: Option<Domain>,
     /// It has a terminal, which is its standard output and error too, and its input where that is open.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub tty: bool,

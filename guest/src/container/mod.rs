@@ -56,6 +56,8 @@ pub enum Place {
         agent: PathBuf,
         /// Host name.
         hostname: String,
+        /// And its domain.
+        domainname: Option<String>,
         /// Nothing in the root is written by the workload.
         read_only: bool,
         /// Size limit of `/dev/shm` in bytes.

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coffer_spec::Network;
+use coffer_spec::{Domain, Network, ResolverOption};
 use rustix::{
     fs::{CWD, FileType, Mode},
     mount::{
@@ -75,7 +75,9 @@ impl Namespaces {
 
 /// Turns the fresh namespaces of this process into the workload's place.
 pub(super) fn build(place: &Place, users: Users) -> Step<()> {
-    let Place::New { root, secrets, agent, hostname, shm_bytes, sysctls, tmpfs, volumes, network, .. } = place else {
+    let Place::New { root, secrets, agent, hostname, domainname, shm_bytes, sysctls, tmpfs, volumes, network, .. } =
+        place
+    else {
         return step("build a place", Err(io::Error::from(io::ErrorKind::InvalidInput)));
     };
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
@@ -96,7 +98,7 @@ pub(super) fn build(place: &Place, users: Users) -> Step<()> {
     step("pivot into the root", pivot(root))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // Before the volumes: one on /etc, or on a file there, is what the owner wants to be seen.
-    on_image("write files in /etc", name_files(hostname, network.as_deref()))?;
+    on_image("write files in /etc", name_files(hostname, domainname.as_deref(), network.as_deref()))?;
 
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     for (tree, target) in [(proc, "/proc"), (sys, "/sys")] {
@@ -140,6 +142,9 @@ pub(super) fn build(place: &Place, users: Users) -> Step<()> {
     }
     hide_kernel_files()?;
     step("set the host name", rustix::system::sethostname(hostname.as_bytes()))?;
+    // Without a machine it would be the host's.
+    let domain = domainname.as_deref().unwrap_or(NO_DOMAIN);
+    step("set the domain name", rustix::system::setdomainname(domain.as_bytes()))?;
     Ok(())
 }
 
@@ -313,14 +318,17 @@ fn hide_kernel_files() -> Step<()> {
     Ok(())
 }
 
-fn name_files(hostname: &str, network: Option<&Network>) -> io::Result<()> {
+/// What Linux calls a domain that nobody named.
+const NO_DOMAIN: &str = "(none)";
+
+fn name_files(hostname: &str, domainname: Option<&str>, network: Option<&Network>) -> io::Result<()> {
     make_folder("/etc")?;
-    let mut hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
+    let own = domainname.map_or_else(|| hostname.to_owned(), |domain| format!("{hostname}.{domain} {hostname}"));
+    let mut hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{own}\n");
     if let Some(network) = network {
         let lines = network.hosts.iter().map(|entry| format!("{}\t{}\n", entry.address, entry.name));
         hosts.extend(lines);
-        let servers = network.dns.iter().map(|server| format!("nameserver {server}\n"));
-        replace("/etc/resolv.conf", &servers.collect::<Vec<_>>().concat())?;
+        replace("/etc/resolv.conf", &resolver(network))?;
     }
     for (path, text) in [("/etc/hostname", format!("{hostname}\n")), ("/etc/hosts", hosts)] {
         replace(path, &text)?;
@@ -330,6 +338,16 @@ fn name_files(hostname: &str, network: Option<&Network>) -> io::Result<()> {
         replace("/etc/resolv.conf", "")?;
     }
     Ok(())
+}
+
+/// What a workload's resolver reads: resolv.conf(5).
+fn resolver(network: &Network) -> String {
+    let mut text: String = network.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let line =
+        |word: &str, all: Vec<&str>| if all.is_empty() { String::new() } else { format!("{word} {}\n", all.join(" ")) };
+    text.push_str(&line("search", network.search.iter().map(Domain::as_str).collect()));
+    text.push_str(&line("options", network.options.iter().map(ResolverOption::as_str).collect()));
+    text
 }
 
 /// A fresh file, whatever stood there; a link would lead elsewhere.

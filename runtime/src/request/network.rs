@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use coffer_spec::{CardRules, HostEntry, Name, Network, Tee};
+use coffer_spec::{CardRules, Domain, HostEntry, Name, Network, ResolverOption, Tee};
 
 use super::RequestError;
 use crate::networks::Wish;
@@ -43,6 +43,10 @@ pub struct NetworkWords {
     pub wanted: Option<Wanted>,
     /// Whom the guest asks for names, in place of the host's own resolver.
     pub dns: Vec<Ipv4Addr>,
+    /// Domains that it looks for short names in.
+    pub search: Vec<Domain>,
+    /// Words for its resolver.
+    pub options: Vec<ResolverOption>,
     /// Names it knows without asking.
     pub hosts: Vec<HostEntry>,
     /// Every port that the image says it listens on is published.
@@ -72,6 +76,8 @@ impl NetworkWords {
             (publish.iter().any(|publish| publish.how.is_of_card()), "a port published without /ra-tls or /tls"),
             (self.publish_all, "--publish-all"),
             (!self.dns.is_empty(), "--dns"),
+            (!self.search.is_empty(), "--dns-search"),
+            (!self.options.is_empty(), "--dns-option"),
             (!self.hosts.is_empty(), "--add-host"),
         ];
         let asked = asked.into_iter().find_map(|(is_there, what)| is_there.then_some(what));
@@ -96,7 +102,8 @@ impl NetworkWords {
         if !self.ask_for_card(publish)? && !usual {
             return Ok(None);
         }
-        let mut card = Network { hosts: self.hosts.clone(), ..shared.unwrap_or_else(Network::user) };
+        let (search, options) = (self.search.clone(), self.options.clone());
+        let mut card = Network { search, options, hosts: self.hosts.clone(), ..shared.unwrap_or_else(Network::user) };
         if !self.dns.is_empty() {
             card.dns.clone_from(&self.dns);
         }
@@ -204,6 +211,8 @@ mod tests {
         for (words, what) in [
             (NetworkWords { publish_all: true, ..none.clone() }, "--publish-all"),
             (NetworkWords { dns: vec![Ipv4Addr::new(192, 0, 2, 53)], ..none.clone() }, "--dns"),
+            (NetworkWords { search: vec!["a.example".parse().unwrap()], ..none.clone() }, "--dns-search"),
+            (NetworkWords { options: vec!["rotate".parse().unwrap()], ..none.clone() }, "--dns-option"),
             (NetworkWords { hosts: vec![entry], ..none.clone() }, "--add-host"),
         ] {
             assert!(words.ask_for_card(&[]).unwrap_err().to_string().contains(what), "{what}");

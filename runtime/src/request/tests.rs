@@ -39,6 +39,7 @@ pub(crate) fn request() -> WorkloadRequest {
         stdin_open: false,
         rights: Rights::default(),
         hostname: "coffer".parse().unwrap(),
+        domainname: None,
         mounts: Vec::new(),
         shm_bytes: Mount::SHM,
         sysctls: Vec::new(),

@@ -41,6 +41,7 @@ pub fn sample() -> WorkloadSpec {
             user: "0:0".into(),
             stop_signal: 15,
             hostname: name("box"),
+            domainname: Some("corp.example".parse().unwrap()),
             tty: true,
             stdin_open: true,
             rights: Rights {
@@ -102,6 +103,8 @@ pub fn sample() -> WorkloadSpec {
             guests: guests(),
         }],
         network: Some(Network {
+            search: vec!["corp.example".parse().unwrap()],
+            options: vec!["ndots:2".parse().unwrap()],
             hosts: vec![HostEntry { name: name("db"), address: Ipv4Addr::new(192, 0, 2, 9) }],
             rules: Some(card_rules()),
             ..Network::user()

@@ -6,7 +6,7 @@ use clap::Args;
 use coffer_runtime::networks::Wish;
 use coffer_runtime::publish::{self, Publish};
 use coffer_runtime::request::{self, ADD_HOST, NetworkWords, Wanted};
-use coffer_spec::Name;
+use coffer_spec::{Domain, Name, ResolverOption};
 
 use crate::error::{self, Class, CliError};
 
@@ -28,6 +28,12 @@ pub struct NetworkFlags {
     /// Ask this server for names, an address of IPv4, in place of the host's resolver; may be repeated, 3 at most.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "spec")]
     dns: Vec<Ipv4Addr>,
+    /// Look for a short name in this domain too; may be repeated, 6 at most. `.` alone: in none.
+    #[arg(long, value_name = "DOMAIN", conflicts_with = "spec")]
+    dns_search: Vec<String>,
+    /// Word for the resolver of the box, as resolv.conf(5) has them: ndots:2; may be repeated, 16 at most.
+    #[arg(long, alias = "dns-opt", value_name = "OPTION", conflicts_with = "spec")]
+    dns_option: Vec<ResolverOption>,
     /// Let the box know a name without asking: NAME:ADDRESS.
     #[arg(long, value_name = "NAME:ADDRESS", conflicts_with = "spec")]
     add_host: Vec<String>,
@@ -59,6 +65,10 @@ impl NetworkFlags {
             request::host_entry(text).map_err(refused)
         };
         let hosts = self.add_host.iter().map(host).collect::<Result<_, _>>()?;
+        let domain = |text: &String| text.parse::<Domain>().map_err(|why| usage("--dns-search", text, &why));
+        // Docker's word for none.
+        let nowhere = self.dns_search == ["."];
+        let search = self.dns_search.iter().filter(|_| !nowhere).map(domain).collect::<Result<_, _>>()?;
         let mut expose = Vec::new();
         for text in &self.expose {
             expose.extend(publish::exposed(text).map_err(|why| usage("--expose", text, &why))?);
@@ -66,6 +76,8 @@ impl NetworkFlags {
         let words = NetworkWords {
             wanted: self.network.clone(),
             dns: self.dns.clone(),
+            search,
+            options: self.dns_option.clone(),
             hosts,
             publish_all: self.publish_all,
             expose,

@@ -10,7 +10,7 @@ use coffer_runtime::publish::{self, How, PUBLISH, Publish};
 use coffer_runtime::request::{self, GuestMemory, RequestError, TMPFS_RULE, Vcpus, WorkloadRequest};
 use coffer_runtime::{monitor, owner_list};
 use coffer_spec::{
-    Document, Floors, HostMay, KbsPin, Mount, Name, Owner, OwnerAuthority, Peer, Scratch, Sysctl, Tee, Tenant,
+    Document, Domain, Floors, HostMay, KbsPin, Mount, Name, Owner, OwnerAuthority, Peer, Scratch, Sysctl, Tee, Tenant,
 };
 use coffer_verifier::ear::Word;
 
@@ -170,6 +170,9 @@ pub struct BoxFlags {
     /// Host name inside. The same for every box unless given, because it is measured.
     #[arg(long, value_name = "NAME", default_value = "coffer", conflicts_with = "spec")]
     pub hostname: Name,
+    /// Domain of that name, 64 bytes at most: setdomainname(2), and the whole name in /etc/hosts.
+    #[arg(long, value_name = "DOMAIN", conflicts_with = "spec")]
+    pub domainname: Option<Domain>,
     #[command(flatten)]
     pub rights: RightsFlags,
     /// Signal for an orderly stop.
@@ -427,6 +430,7 @@ impl BoxFlags {
             stdin_open: self.interactive,
             rights: self.rights.rights()?,
             hostname: self.hostname.clone(),
+            domainname: self.domainname.clone(),
             mounts,
             shm_bytes: size("--shm-size", &self.shm_size)?,
             sysctls: self.sysctls(),

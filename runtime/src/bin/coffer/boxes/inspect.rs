@@ -8,7 +8,7 @@ use coffer_runtime::networks::BoxNetwork;
 use coffer_runtime::publish::Publish;
 use coffer_runtime::request::tmpfs_options;
 use coffer_runtime::{BoxRecord, BoxState};
-use coffer_spec::{Mount, WorkloadSpec};
+use coffer_spec::{Domain, Mount, Network, WorkloadSpec};
 use serde_json::{Map, Value, json};
 
 use crate::boxes::live::timings_json;
@@ -108,6 +108,7 @@ fn describe(inspection: &Inspection) -> Value {
             "Labels": options.labels, "StopTimeout": options.stop_timeout,
             "StopSignal": spec.as_ref().map(|d| d.spec().process.stop_signal),
             "Hostname": spec.as_ref().map(|d| d.spec().process.hostname.to_string()),
+            "Domainname": spec.as_ref().map(|d| d.spec().process.domainname.as_ref().map_or("", Domain::as_str)),
         },
         "HostConfig": {
             "LogConfig": {
@@ -115,6 +116,9 @@ fn describe(inspection: &Inspection) -> Value {
                 "Config": { "max-size": options.log.max_bytes.to_string(), "max-file": options.log.files.to_string() },
             },
             "PortBindings": bindings_json(&options.publish),
+            "Dns": spec.as_ref().map(|d| card_words(d.spec(), |card| &card.dns)),
+            "DnsSearch": spec.as_ref().map(|d| card_words(d.spec(), |card| &card.search)),
+            "DnsOptions": spec.as_ref().map(|d| card_words(d.spec(), |card| &card.options)),
             "RestartPolicy": { "Name": options.restart.name(), "MaximumRetryCount": options.restart.most() },
             "ReadonlyRootfs": spec.as_ref().map(|d| d.spec().root.read_only),
             "Sysctls": spec.as_ref().map(|d| sysctls_json(d.spec())),
@@ -192,6 +196,11 @@ fn tmpfs_json(mounts: &[Mount]) -> Value {
 fn networks_json(record: &BoxRecord) -> Value {
     let place = |place: &BoxNetwork| (place.name.to_string(), network::place_json(place));
     record.options.networks.iter().map(place).collect::<Map<_, _>>().into()
+}
+
+/// What stands in `/etc/resolv.conf` inside, of one kind; nothing without a card.
+fn card_words<T: ToString>(spec: &WorkloadSpec, of: impl Fn(&Network) -> &Vec<T>) -> Vec<String> {
+    spec.network.iter().flat_map(|card| of(card).iter().map(ToString::to_string)).collect()
 }
 
 /// As Docker has it: of a box in networks of its own each has its address, and this is that of the card of any other.

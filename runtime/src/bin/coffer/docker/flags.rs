@@ -32,12 +32,6 @@ const BOXES: &[Row] = &[
     ),
     no(&["--ip6", "--link-local-ip"], "boxes have IPv4 alone yet"),
     no(&["--mac-address"], "a box's hardware address follows from its address: --ip ADDRESS"),
-    but(
-        &["--dns-opt", "--dns-option", "--dns-search"],
-        "the resolver of a box has servers alone",
-        "`--dns ADDRESS` names one",
-    ),
-    no(&["--domainname"], "a box has a host name without a domain: --hostname NAME"),
     // Privileges: the guest has a kernel of its own.
     but(&["--privileged"], "a box has a kernel of its own, and its program is root in it by default", "leave it out"),
     no(&["--device", "--device-cgroup-rule", "--gpus"], "devices of the host do not get into boxes"),

@@ -16,6 +16,7 @@ mod first_use;
 mod host;
 mod id_and_manifest;
 mod images;
+mod interrupted;
 mod json;
 mod lost;
 mod metrics;

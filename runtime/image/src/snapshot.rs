@@ -10,7 +10,7 @@ use crate::erofs::{self, Look};
 use crate::error::{ImageError, Result};
 use crate::layer::{Limits, beyond_limits};
 use crate::rootfs::write_error;
-use crate::store::{Lock, Store};
+use crate::store::{Lock, Scratch, Store};
 use crate::tree::{Extent, Kind, Meta, Tree};
 use crate::verity::{self, VerityTable};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat};
@@ -20,7 +20,6 @@ use std::io::{self, BufWriter, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
 /// What the source is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +30,10 @@ pub enum SnapshotKind {
     File,
 }
 
-/// A snapshot in a temporary file of the store, removed when dropped.
+/// A snapshot in a file of the store that is not finished, gone when dropped.
 #[derive(Debug)]
 pub struct Snapshot {
-    file: NamedTempFile,
+    file: Scratch,
     /// What the source is.
     pub kind: SnapshotKind,
     /// What dm-verity has to be told; goes into the workload specification.
@@ -49,7 +48,7 @@ impl Snapshot {
     /// # Errors
     /// [`ImageError::Io`].
     pub fn look(&self) -> Result<Look> {
-        Look::open(self.file.path()).map_err(ImageError::io("read", self.file.path()))
+        self.file.reopened().and_then(Look::of_file).map_err(ImageError::io("read", self.file.path()))
     }
 
     /// Moves the file to a place on the same file system.
@@ -57,7 +56,7 @@ impl Snapshot {
     /// # Errors
     /// [`ImageError`] of class `disk-full` or `io`.
     pub fn persist(self, to: &Path) -> Result<()> {
-        self.file.persist(to).map_err(|error| ImageError::io("write", to)(error.error))?;
+        self.file.persist(to).map_err(ImageError::io("write", to))?;
         let folder = to.parent().unwrap_or(Path::new("."));
         coffer_rim::file::sync_folder(folder).map_err(ImageError::io("sync", folder))
     }

@@ -8,7 +8,7 @@
 //! <dir>/index.json           reference -> manifest, replaced atomically under index.lock
 //! <dir>/rootfs/              images made from them, see rootfs.rs
 //! <dir>/partial/<hex>        what came of a layer so far; locked by who adds to it, hashed again before it is used
-//! <dir>/tmp/                 what is not finished; nothing here is believed
+//! <dir>/tmp/                 what is not finished, most of it without a name; nothing here is believed
 //! <dir>/{index,use}.lock     index.lock: changing the index; use.lock: shared by work in progress, exclusive to collect garbage
 //! ```
 
@@ -17,6 +17,7 @@ mod collect;
 mod image;
 mod index;
 mod name;
+mod scratch;
 
 use crate::error::{ImageError, Result};
 pub(crate) use blobs::{document_bytes, read_at_most};
@@ -26,6 +27,7 @@ pub use index::{Damaged, Listing, Removed};
 pub(crate) use name::unnamed;
 pub use name::{familiar, parse_reference};
 use rustix::fs::FlockOperation;
+pub(crate) use scratch::Scratch;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;

@@ -13,11 +13,10 @@ use crate::layer::Limits;
 use crate::manifest::{CONFIG_TYPE, MANIFEST_TYPE, Manifest};
 use crate::platform::Platform;
 use crate::pull::Pulled;
-use crate::store::{Image, Lock, Store, parse_reference, unnamed};
+use crate::store::{Image, Lock, Scratch, Store, parse_reference, unnamed};
 use oci_client::Reference;
 use serde_json::{Value, json};
 use std::io::Read;
-use tempfile::NamedTempFile;
 
 /// What an image with one layer more says of itself.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +61,7 @@ pub(super) fn named(reference: Option<&str>) -> Result<Option<Reference>> {
 /// A layer that came, and that no image has yet. While it is held, no garbage collection takes it.
 #[derive(Debug)]
 pub struct NewLayer {
-    scratch: NamedTempFile,
+    scratch: Scratch,
     kept: Kept,
     _in_use: Lock,
 }

@@ -10,7 +10,6 @@ use crate::pull::Pulled;
 use crate::store::Store;
 use coffer_rim::chain;
 use serde_json::json;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
@@ -39,7 +38,10 @@ impl Store {
         let _in_use = self.use_lock()?;
         let mut hashed = Hashed::default();
         let mut stream = BufReader::with_capacity(64 << 10, stream);
-        let scratch = hashed.copy(self, &mut stream, limits.bytes.saturating_add(1))?;
+        let scratch = hashed.copy(self, &mut stream, limits.bytes.saturating_add(1)).map_err(|error| match error {
+            ImageError::Io { action: "read", source, .. } => ImageError::io("read", name)(source),
+            other => other,
+        })?;
         let layer = hashed.finish();
         // What whoever was to write the stream leaves, where that failed.
         if layer.size == 0 {
@@ -51,7 +53,7 @@ impl Store {
         if let Some(found) = other_compression(layer.magic) {
             return Err(bad(format!("it is compressed with {found}: only gzip and zstd are read")));
         }
-        let file = File::open(scratch.path()).map_err(ImageError::io("open", scratch.path()))?;
+        let file = scratch.reopened().map_err(ImageError::io("open", scratch.path()))?;
         let mut unpacked = DiffReader::new(file, limits.bytes).map_err(|error| bad(chain(&error)))?;
         io::copy(&mut unpacked, &mut io::sink()).map_err(|error| match error.kind() {
             io::ErrorKind::QuotaExceeded => ImageError::TooLarge { what: "unpacked bytes", limit: limits.bytes },

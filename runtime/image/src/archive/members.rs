@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::layer::Limits;
 use crate::snapshot::open_below;
-use crate::store::Store;
+use crate::store::{Scratch, Store};
 use crate::tarball::{Archive, EntryKind};
 use coffer_rim::chain;
 use rustix::fs::{Mode, OFlags};
@@ -18,12 +18,14 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::TempPath;
 
 /// An image has a few files for each layer, and at most 512 layers.
 const MAX_MEMBERS: usize = 20_000;
 /// As Linux has it for paths.
 const MAX_NAME: usize = 4096;
+/// Files that are open at one time, until blobs are made of them.
+const MOST_OPEN: usize = 256;
 /// Links that lead to links.
 const MAX_LINKS: usize = 8;
 /// Documents of images.
@@ -41,8 +43,10 @@ enum From {
 }
 
 enum Member {
-    /// In the scratch folder.
-    Staged(TempPath, Kept),
+    /// Not among the blobs yet.
+    Staged(Scratch, Kept),
+    /// The same, closed.
+    Shelved(TempPath, Kept),
     /// Among the blobs.
     Kept(Kept),
     /// The same as this one.
@@ -65,6 +69,7 @@ impl Members {
         let reader = DiffReader::new(stream, limits.bytes).map_err(|error| bad(chain(&error)))?;
         let mut archive = Archive::new(BufReader::with_capacity(256 << 10, reader));
         let mut all = BTreeMap::new();
+        let mut opened = 0;
         loop {
             let entry = match archive.next_entry() {
                 Ok(Some(entry)) => entry,
@@ -95,7 +100,13 @@ impl Members {
                     if kept.size != entry.size {
                         return Err(bad("it ends too early".to_owned()));
                     }
-                    Member::Staged(file.into_temp_path(), kept)
+                    opened += 1;
+                    if opened <= MOST_OPEN {
+                        Member::Staged(file, kept)
+                    } else {
+                        let at = file.path().to_owned();
+                        Member::Shelved(file.shelved().map_err(ImageError::io("create a file in", &at))?, kept)
+                    }
                 }
                 EntryKind::Symlink(target) => {
                     let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -132,7 +143,10 @@ impl Members {
         let file = match &self.from {
             From::Folder { top, .. } => open_file(top, &self.path, name)?,
             From::Stream(all) => match resolve(all, name) {
-                Some((_, Member::Staged(path, _))) => Some(File::open(path).map_err(ImageError::io("open", path))?),
+                Some((_, Member::Staged(file, _))) => {
+                    Some(file.reopened().map_err(ImageError::io("open", file.path()))?)
+                }
+                Some((_, Member::Shelved(path, _))) => Some(File::open(path).map_err(ImageError::io("open", path))?),
                 Some((_, Member::Kept(kept))) => {
                     let path = store.blob_path(&kept.digest);
                     Some(File::open(&path).map_err(ImageError::io("open", &path))?)
@@ -166,12 +180,16 @@ impl Members {
             From::Stream(all) => {
                 let Some((name, member)) = resolve(all, name) else { return Ok(None) };
                 let (name, kept) = match member {
-                    Member::Kept(kept) | Member::Staged(_, kept) => (name.to_owned(), *kept),
+                    Member::Kept(kept) | Member::Staged(_, kept) | Member::Shelved(_, kept) => (name.to_owned(), *kept),
                     Member::Link(_) => return Ok(None),
                 };
-                if let Some(Member::Staged(path, _)) = all.insert(name, Member::Kept(kept)) {
-                    let file = File::open(&path).map_err(ImageError::io("open", &path))?;
-                    store.publish(NamedTempFile::from_parts(file, path), &store.blob_path(&kept.digest))?;
+                match all.insert(name, Member::Kept(kept)) {
+                    Some(Member::Staged(file, _)) => store.publish(file, &store.blob_path(&kept.digest))?,
+                    Some(Member::Shelved(path, _)) => {
+                        let file = File::open(&path).map_err(ImageError::io("open", &path))?;
+                        store.publish(Scratch::named(file, path), &store.blob_path(&kept.digest))?;
+                    }
+                    _ => {}
                 }
                 Ok(Some(kept))
             }
@@ -192,7 +210,7 @@ impl Hashed {
     ///
     /// # Errors
     /// [`ImageError::Io`] with the action `read` where reading fails.
-    pub(super) fn copy(&mut self, store: &Store, from: &mut impl Read, most: u64) -> Result<NamedTempFile> {
+    pub(super) fn copy(&mut self, store: &Store, from: &mut impl Read, most: u64) -> Result<Scratch> {
         let mut file = store.scratch()?;
         let mut buffer = vec![0; 256 << 10];
         let mut left = most;

@@ -6,13 +6,12 @@ use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::manifest;
 use crate::registry::{Act, Failure, Reading, Registry, body};
-use crate::store::{Store, document_bytes};
+use crate::store::{Scratch, Store, document_bytes};
 use oci_client::Reference;
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Read as _, Seek as _};
-use tempfile::NamedTempFile;
 
 pub(super) struct Fetcher {
     store: Store,
@@ -22,7 +21,7 @@ pub(super) struct Fetcher {
 
 /// A download that may break and go on.
 struct Partial {
-    file: NamedTempFile,
+    file: Scratch,
     hasher: Sha256,
     done: u64,
     /// Bytes that an earlier pull left; nobody looked at them since.
@@ -92,7 +91,7 @@ impl Fetcher {
             if let Err(error) = self.whole(what, digest, size, &mut partial).await {
                 // Nobody can go on with the one, and the other is in the way of everybody.
                 if matches!(error, ImageError::CorruptSize { .. } | ImageError::DiskFull { .. }) {
-                    partial.file.disable_cleanup(false);
+                    partial.file.stays(false);
                 }
                 return Err(error);
             }
@@ -102,13 +101,13 @@ impl Fetcher {
             }
             // What an earlier pull left may have been damaged since: then all of it is asked for, once.
             if partial.found == 0 {
-                partial.file.disable_cleanup(false);
+                partial.file.stays(false);
                 return Err(ImageError::CorruptBlob { what, expected: digest, found });
             }
             partial.restart()?;
         }
         // A whole one without its name would be asked for anew.
-        partial.file.disable_cleanup(false);
+        partial.file.stays(false);
         self.store.publish(partial.file, &self.store.blob_path(&digest))?;
         self.report(&Progress::Stored { layer: digest });
         Ok(())

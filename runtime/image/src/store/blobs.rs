@@ -1,6 +1,6 @@
 //! Blobs: verified before they appear, read by their digest; and the files that become them.
 
-use super::{Step, Store};
+use super::{Scratch, Step, Store};
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use rustix::fs::FlockOperation;
@@ -8,7 +8,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
 impl Store {
     /// Where a blob lies, if it does. Blobs are verified before they appear.
@@ -49,11 +48,11 @@ impl Store {
         self.publish(file, &self.blob_path(digest))
     }
 
-    /// A new private file in `tmp/`, removed when dropped.
-    pub(crate) fn scratch(&self) -> Result<NamedTempFile> {
+    /// A new private file in `tmp/`, gone when dropped.
+    pub(crate) fn scratch(&self) -> Result<Scratch> {
         let tmp = self.dir.join("tmp");
         self.step(Step::Create, &tmp)
-            .and_then(|()| NamedTempFile::new_in(&tmp))
+            .and_then(|()| Scratch::new(&tmp))
             .map_err(ImageError::io("create a file in", &tmp))
     }
 
@@ -63,7 +62,7 @@ impl Store {
     }
 
     /// What came of a layer so far, at its start; it stays when it is dropped. `None` where another pull is at it.
-    pub(crate) fn partial(&self, digest: &Digest) -> Result<Option<NamedTempFile>> {
+    pub(crate) fn partial(&self, digest: &Digest) -> Result<Option<Scratch>> {
         let path = self.partial_path(digest);
         let failed = |action| ImageError::io(action, &path);
         loop {
@@ -86,28 +85,28 @@ impl Store {
             };
             if (own.dev(), own.ino()) == (there.dev(), there.ino()) {
                 let path = tempfile::TempPath::try_from_path(&path).map_err(failed("name"))?;
-                let mut file = NamedTempFile::from_parts(file, path);
-                file.disable_cleanup(true);
-                return Ok(Some(file));
+                let mut partial = Scratch::named(file, path);
+                partial.stays(true);
+                return Ok(Some(partial));
             }
         }
     }
 
     /// Appends to a scratch file. `total`: bytes it will have, for messages.
-    pub(crate) fn write(&self, file: &mut NamedTempFile, bytes: &[u8], total: u64) -> Result<()> {
+    pub(crate) fn write(&self, file: &mut Scratch, bytes: &[u8], total: u64) -> Result<()> {
         self.step(Step::Write, file.path())
             .and_then(|()| file.write_all(bytes))
             .map_err(|error| ImageError::write(file.path(), total, error))
     }
 
     /// Makes a finished file visible under its name: synced, renamed, and the rename synced.
-    pub(crate) fn publish(&self, file: NamedTempFile, to: &Path) -> Result<()> {
+    pub(crate) fn publish(&self, file: Scratch, to: &Path) -> Result<()> {
         let size = file.as_file().metadata().map_or(0, |meta| meta.len());
         self.step(Step::Sync, file.path())
             .and_then(|()| file.as_file().sync_all())
             .map_err(|error| ImageError::write(file.path(), size, error))?;
         self.step(Step::Rename, to)
-            .and_then(|()| file.persist(to).map(drop).map_err(|error| error.error))
+            .and_then(|()| file.persist(to))
             .map_err(|error| ImageError::write(to, size, error))?;
         let parent = to.parent().unwrap_or(&self.dir);
         self.step(Step::SyncFolder, parent)

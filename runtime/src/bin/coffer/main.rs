@@ -29,6 +29,7 @@ mod named;
 mod network;
 mod output;
 mod parser;
+mod passing;
 mod prove;
 mod recorded;
 mod refusal;

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use crate::error::{Class, Classify as _, CliError};
+use crate::passing;
 
 /// Where evidence goes beside the verdict.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -100,7 +101,8 @@ fn made(folder: &Path, evidence: &Evidence) -> Result<TempDir, CliError> {
     }
     let beside = folder.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
     let what = || format!("cannot make {}", folder.display());
-    let made = tempfile::Builder::new().prefix(".evidence-").tempdir_in(beside).class_while(Class::Config, what())?;
+    let made = tempfile::Builder::new().prefix(".evidence-").tempdir_in(beside);
+    let made = made.and_then(passing::with_us).class_while(Class::Config, what())?;
     fs::set_permissions(made.path(), Permissions::from_mode(0o755)).class_while(Class::Config, what())?;
     files(evidence).iter().try_for_each(|(name, bytes)| put(&made.path().join(name), bytes))?;
     Ok(made)

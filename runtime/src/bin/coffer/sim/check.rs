@@ -17,6 +17,7 @@ use coffer_verifier::abi::ProductLine;
 use super::{evidence, folder, now};
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
+use crate::passing;
 
 /// Check a verifier.
 #[derive(Debug, clap::Args)]
@@ -107,7 +108,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let verifier = Verifier { target, timeout: Duration::from_secs(args.timeout) };
     let installation = simulator::open_all(&folder(context), products, false)?;
     let scenes: BTreeMap<_, _> = products.iter().map(|product| (product.name(), Scene::new(*product, now()))).collect();
-    let scratch = tempfile::tempdir().class(Class::Config)?;
+    let scratch = tempfile::tempdir().and_then(passing::with_us).class(Class::Config)?;
     let coffer = ourselves(context)?;
     let mut report = Report { outcomes: Vec::with_capacity(cases.len()), strict: args.strict };
     for case in cases {

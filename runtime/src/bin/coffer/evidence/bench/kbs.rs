@@ -27,6 +27,7 @@ use super::guest::{Guest, Platform, TENANT};
 use super::work::{Operation, PublicKeys};
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
+use crate::passing;
 
 /// Measure a key broker of its own under load: time to a secret, releases at once, memory.
 #[derive(Debug, clap::Args)]
@@ -67,7 +68,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         Some(folder) => tempfile::tempdir_in(folder),
         None => tempfile::tempdir(),
     };
-    let folder = folder.class_while(Class::Config, "making a folder for the broker")?;
+    let folder = folder.and_then(passing::with_us).class_while(Class::Config, "making a folder for the broker")?;
     let platform = Platform::new()?;
     let (broker, pinned) = apart(|| Broker::start(&program, folder.path(), &platform))?;
     let mut bench = Bench {

@@ -71,12 +71,16 @@ fn told(most: impl Fn(&Row) -> usize + Sync) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let (program, registry) = (scratch.path().join("program"), Registry::start(scratch.path())?);
     image::program(scratch.path(), "sys/kill_at.rs")?;
-    let process = Monitor::of("process").context("a row")?;
-    let lacks = process.lacks(&World::new()?)?;
-    if let Some(why) = &lacks {
-        println!("skipped, what is about boxes that run: {why}");
+    let world = World::new()?;
+    let lacks = |word| Monitor::of(word).context("a row")?.lacks(&world);
+    let lack = [(lacks("process")?, false), (lacks("qemu")?, true)];
+    for (why, machine) in &lack {
+        if let Some(why) = why {
+            println!("skipped, what is about boxes that run {}: {why}", if *machine { "in QEMU" } else { "here" });
+        }
     }
-    let rows: Vec<&Row> = ROWS.iter().filter(|row| !row.boxes || lacks.is_none()).collect();
+    let lacks = |row: &Row| lack.iter().any(|(why, machine)| row.boxes && row.machine == *machine && why.is_some());
+    let rows: Vec<&Row> = ROWS.iter().filter(|row| !lacks(row)).collect();
     let next = std::sync::atomic::AtomicUsize::new(0);
     let tell = || {
         let mut failed = Vec::new();
@@ -164,7 +168,9 @@ impl<'a> Story<'a> {
         let mut words = words.into_iter();
         all.extend(words.next().map(Into::into));
         if line.starts_with("run ") || line.starts_with("create ") {
-            all.extend(["--isolation", if self.row.boxes { "process" } else { "qemu" }].map(Into::into));
+            all.extend(
+                ["--isolation", if self.row.boxes && !self.row.machine { "process" } else { "qemu" }].map(Into::into),
+            );
         }
         all.extend(words.map(Into::into));
         if line.starts_with("{rm}") {
@@ -353,9 +359,8 @@ fn hidden(name: &str) -> String {
 
 /// Names of all files below a folder.
 fn names(folder: &Path, before: &str, all: &mut Vec<String>) -> Result<()> {
-    // The trail grows with each command; a database's own files come and go; a file that replaces another has a name of its own for an
-    // instant, which whoever is killed right then leaves beside it.
-    const OTHERS: &[&str] = &["home/trail", "home/state.db-wal", "home/state.db-shm", ".coffer-#", "docker/.coffer-#"];
+    // The trail grows with each command; a database's own files come and go.
+    const OTHERS: &[&str] = &["home/trail", "home/state.db-wal", "home/state.db-shm"];
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = format!("{before}{}", hidden(&entry.file_name().to_string_lossy()));

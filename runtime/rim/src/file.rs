@@ -176,7 +176,7 @@ impl Writer {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         step(Step::Create, path)?;
         let opened = open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let mut whole = Whole::new(opened.as_fd())?;
+        let mut whole = Whole::new(opened.as_fd(), name)?;
         let file = whole.file();
         if let Some((uid, gid)) = self.owner {
             std::os::unix::fs::fchown(&*file, Some(uid), Some(gid))?;

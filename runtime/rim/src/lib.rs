@@ -14,6 +14,7 @@ pub mod input;
 pub mod log;
 #[macro_use]
 pub mod out;
+mod hidden;
 pub mod private_socket;
 pub mod ready;
 pub mod regular;

@@ -1,7 +1,8 @@
 //! A file that has no name until it is whole.
 //!
 //! It is made without one where the file system can do that, so that whoever is killed leaves nothing, but for the instant in which it takes
-//! another's place, which takes a name; else under a hidden one beside its place, which goes when it is dropped.
+//! another's place, which takes a name; else under a hidden one beside its place, which goes when it is dropped. What a killed one left goes
+//! with the next one that is to have the same name ([`crate::hidden`]).
 //! Source: open(2), O_TMPFILE; linkat(2), AT_SYMLINK_FOLLOW.
 
 use std::ffi::OsStr;
@@ -9,10 +10,12 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fstat, linkat, openat, renameat, renameat_with, stat, statat,
-    unlinkat,
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, linkat, openat, renameat,
+    renameat_with, stat, statat, unlinkat,
 };
 use rustix::io::{Errno, Result};
+
+use crate::hidden;
 
 /// What stands where something is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,20 +47,25 @@ pub(crate) struct Whole<'a> {
 }
 
 impl<'a> Whole<'a> {
-    /// In this folder, for its owner to write.
-    pub(crate) fn new(folder: BorrowedFd<'a>) -> Result<Self> {
+    /// In this folder, for its owner to write. `of`: the name that it will have.
+    pub(crate) fn new(folder: BorrowedFd<'a>, of: &OsStr) -> Result<Self> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         match openat(folder, ".", flags, Mode::RUSR | Mode::WUSR) {
             Ok(file) if can_be_named(&file) => Ok(Self { folder, file: file.into(), hidden: None }),
-            _ => Self::hidden(folder),
+            _ => Self::hidden(folder, of),
         }
     }
 
-    fn hidden(folder: BorrowedFd<'a>) -> Result<Self> {
-        let hidden = hidden_name()?;
+    fn hidden(folder: BorrowedFd<'a>, of: &OsStr) -> Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(folder, hidden.as_str(), flags, Mode::RUSR | Mode::WUSR)?;
-        Ok(Self { folder, file: file.into(), hidden: Some(hidden) })
+        loop {
+            let make = |name: &str| openat(folder, name, flags, Mode::RUSR | Mode::WUSR).map(File::from);
+            let (file, hidden) = hidden::named(folder, of, make)?;
+            // Before it was held, somebody may have taken it for left.
+            if hidden::hold(folder, &hidden, &file) {
+                return Ok(Self { folder, file, hidden: Some(hidden) });
+            }
+        }
     }
 
     pub(crate) fn file(&mut self) -> &mut File {
@@ -83,8 +91,12 @@ impl<'a> Whole<'a> {
                 Err(Errno::EXIST) => {}
                 done => return done,
             }
-            let hidden = hidden_name()?;
-            self.link(OsStr::new(&hidden))?;
+            let make = |hidden: &str| {
+                // It is held before it has a name: nobody takes it for left.
+                let _ = flock(&self.file, FlockOperation::NonBlockingLockExclusive);
+                self.link(OsStr::new(hidden))
+            };
+            let ((), hidden) = hidden::named(self.folder, name, make)?;
             self.hidden = Some(hidden);
         }
         if let Some(hidden) = &self.hidden {
@@ -155,9 +167,10 @@ mod tests {
     fn it_has_its_name_when_it_is_whole_and_leaves_nothing_where_it_never_is() {
         let folder = tempfile::tempdir().unwrap();
         let opened = File::open(folder.path()).unwrap();
+        let named = OsStr::new("name");
         for new in [Whole::new, Whole::hidden] {
             for (text, before) in [("first", vec![]), ("second", vec!["name"])] {
-                let mut whole = new(opened.as_fd()).unwrap();
+                let mut whole = new(opened.as_fd(), named).unwrap();
                 whole.file().write_all(text.as_bytes()).unwrap();
                 let hidden: Vec<_> = names(folder.path()).into_iter().filter(|name| name != "name").collect();
                 assert_eq!(hidden, whole.hidden.iter().cloned().collect::<Vec<_>>());
@@ -166,16 +179,44 @@ mod tests {
                 assert_eq!(fs::read_to_string(folder.path().join("name")).unwrap(), text);
                 assert_eq!(names(folder.path()), ["name"]);
             }
-            let mut half = new(opened.as_fd()).unwrap();
+            let mut half = new(opened.as_fd(), named).unwrap();
             half.file().write_all(b"ha").unwrap();
             drop(half);
             fs::create_dir(folder.path().join("folder")).unwrap();
-            assert_eq!(new(opened.as_fd()).unwrap().name(OsStr::new("folder")), Err(Errno::ISDIR));
+            assert_eq!(new(opened.as_fd(), named).unwrap().name(OsStr::new("folder")), Err(Errno::ISDIR));
             fs::remove_dir(folder.path().join("folder")).unwrap();
             assert_eq!(fs::read_to_string(folder.path().join("name")).unwrap(), "second");
             assert_eq!(names(folder.path()), ["name"]);
             fs::remove_file(folder.path().join("name")).unwrap();
         }
+    }
+
+    #[test]
+    fn what_a_killed_one_left_goes_when_the_same_file_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = File::open(folder.path()).unwrap();
+        let named = OsStr::new("name");
+        fs::write(folder.path().join("name"), "before").unwrap();
+        for new in [Whole::new, Whole::hidden] {
+            // Killed between the name that is hidden and the one that it was to have: nothing of it runs any more.
+            let mut killed = Whole::hidden(opened.as_fd(), named).unwrap();
+            killed.file().write_all(b"half").unwrap();
+            killed.hidden = None;
+            drop(killed);
+            assert_eq!(names(folder.path()).len(), 2);
+            // One that is being written is not in the way, and stays.
+            let other = Whole::hidden(opened.as_fd(), OsStr::new("other")).unwrap();
+            let mut whole = new(opened.as_fd(), named).unwrap();
+            whole.file().write_all(b"whole").unwrap();
+            whole.name(named).unwrap();
+            let hidden = other.hidden.clone().unwrap();
+            let mut there = names(folder.path());
+            there.sort();
+            assert_eq!(there, [hidden.as_str(), "name"]);
+            drop(other);
+        }
+        assert_eq!(fs::read_to_string(folder.path().join("name")).unwrap(), "whole");
+        assert_eq!(names(folder.path()), ["name"]);
     }
 
     #[test]

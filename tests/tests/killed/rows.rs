@@ -19,10 +19,12 @@ pub struct Row {
     pub input: &'static str,
     /// Boxes run in it.
     pub boxes: bool,
+    /// And have a machine.
+    pub machine: bool,
 }
 
 const fn row(command: &'static str, words: &'static str, before: &'static [&'static str]) -> Row {
-    Row { command, words, before, running: &[], mend: &[], input: "", boxes: false }
+    Row { command, words, before, running: &[], mend: &[], input: "", boxes: false, machine: false }
 }
 
 /// About a box that runs.
@@ -32,7 +34,7 @@ const fn live(
     running: &'static [&'static str],
     mend: &'static [&'static str],
 ) -> Row {
-    Row { command, words, before: &[MADE], running, mend, input: "", boxes: true }
+    Row { before: &[MADE], running, mend, boxes: true, ..row(command, words, &[]) }
 }
 
 /// A box of its own.
@@ -56,6 +58,8 @@ pub const ROWS: &[Row] = &[
     live("cp", "own:/tmp/one out.txt", WRITTEN, &[]),
     live("export", "-o out.tar own", WRITTEN, &[]),
     live("commit", "own new:1", WRITTEN, &[]),
+    Row { machine: true, ..live("pause", "own", START, &[]) },
+    Row { machine: true, ..live("unpause", "own", &["start own", "pause own"], &[]) },
     Row { mend: &["rm -f own", RESTARTS], boxes: true, ..row("system resume", "", &[RESTARTS]) },
     Row { mend: &["rm own"], ..row("create", "--name own -v more:/more -v /data kept:1", &[]) },
     row("update", "--restart unless-stopped own", &[MADE]),
@@ -117,8 +121,6 @@ pub const WITHOUT: &[(&str, &str)] = &[
     ("host", "what it changes is the firmware's of an SEV-SNP host"),
     ("bench", "it keeps nothing"),
     ("attach", "it only looks on"),
-    ("pause", "it takes a machine, and changes one record"),
-    ("unpause", "it takes a machine, and changes one record"),
     ("attest", "it changes nothing here, and asks a machine"),
     ("connect", "it changes nothing here"),
     ("inject-secret", "it changes a guest with a TEE"),

@@ -254,7 +254,7 @@ impl Making {
             }
             Kind::File(size) => {
                 self.make_way(parent, name, entry)?;
-                let mut whole = Whole::new(parent).map_err(self.failed("make", entry))?;
+                let mut whole = Whole::new(parent, name).map_err(self.failed("make", entry))?;
                 let file = whole.file();
                 let copied = io::copy(&mut from.take(*size), file).map_err(self.failed("write", entry))?;
                 if copied != *size {

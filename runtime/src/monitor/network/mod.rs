@@ -33,6 +33,7 @@ use coffer_spec::Network;
 use coffer_vmm::net::datagrams::Datagrams;
 use coffer_vmm::net::filter::Filter;
 use coffer_vmm::net::switch::{Port, View, mac_of};
+use rustix::net::sockopt::{set_socket_send_buffer_size, set_socket_send_buffer_size_force};
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::time::timeout;
@@ -64,6 +65,8 @@ pub const fn card(network: &Network) -> Card {
 }
 
 const MTU: u16 = 65_520;
+/// Bytes that wait between passt and us at most. A guest's kernel lets as many of one connection come at once.
+const ROOM: usize = 8 << 20;
 /// Frames of other boxes, and answers of the port's, that wait for the guest.
 const WAITING: usize = 64;
 /// The card that stands for everybody else.
@@ -108,6 +111,7 @@ pub async fn start(
     let what = "cannot make a network";
     let listener = bind_socket(folder, card(network).socket).class_while(Class::Config, what)?;
     let (ours, theirs) = StdStream::pair().class_while(Class::Platform, what)?;
+    make_room(&theirs);
     ours.set_nonblocking(true).class_while(Class::Platform, what)?;
     let mut ours = UnixStream::from_std(ours).class_while(Class::Platform, what)?;
     // Ports that were held here let go of now, so that passt can open them.
@@ -138,6 +142,14 @@ pub async fn start(
     let exchange = Exchange::open(port, look, networks, sender, Notes::of(folder))?;
     let relay = tokio::spawn(relay::run(listener, ours, Arc::clone(&exchange), to_guest));
     Ok(Running { _passt: passt, _relay: Task(relay), exchange })
+}
+
+/// Room for what passt says at once: it drops what finds none, and says that again no sooner than two seconds later.
+fn make_room(passt: &StdStream) {
+    // More than the machine lets everybody have takes root of it; nobody else has more than that (net.core.wmem_max).
+    if set_socket_send_buffer_size_force(passt, ROOM).is_err() {
+        let _ = set_socket_send_buffer_size(passt, ROOM);
+    }
 }
 
 /// What passes between the guest and passt.
@@ -221,6 +233,16 @@ pub fn can_publish(publish: &Publish) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::publish::tests::one;
+
+    #[test]
+    fn passt_has_room_for_more_than_one_burst_where_the_machine_lets_it() {
+        let (ours, theirs) = StdStream::pair().unwrap();
+        make_room(&theirs);
+        let has = |end: &StdStream| rustix::net::sockopt::socket_send_buffer_size(end).unwrap();
+        let most = std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap().trim().parse::<usize>().unwrap();
+        let least = if rustix::process::geteuid().is_root() { ROOM } else { most.min(ROOM) };
+        assert!(has(&theirs) >= least, "{} of {least}, where others have {}", has(&theirs), has(&ours));
+    }
 
     #[test]
     fn passt_maps_nothing_to_loopback_and_opens_what_is_published_alone() {

@@ -63,7 +63,7 @@ fn a_check_of_a_verifier_leaves_no_folder() {
     command.env("COFFER_HOME", home.path().join("home")).env("TMPDIR", &temporary);
     command.args(["sim", "check", "--product", "milan", "--cmd", "sleep 20"]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let patience = Instant::now() + Duration::from_secs(60);
+    let patience = Instant::now() + Duration::from_mins(1);
     // It has made evidence, and asks.
     while !files(&temporary).iter().any(|made| fs::read_dir(made).is_ok_and(|mut inside| inside.next().is_some())) {
         assert!(Instant::now() < patience && child.try_wait().unwrap().is_none(), "it makes nothing");

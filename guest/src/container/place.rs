@@ -342,12 +342,13 @@ fn name_files(hostname: &str, domainname: Option<&str>, network: Option<&Network
 
 /// What a workload's resolver reads: resolv.conf(5).
 fn resolver(network: &Network) -> String {
-    let mut text: String = network.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
-    let line =
-        |word: &str, all: Vec<&str>| if all.is_empty() { String::new() } else { format!("{word} {}\n", all.join(" ")) };
-    text.push_str(&line("search", network.search.iter().map(Domain::as_str).collect()));
-    text.push_str(&line("options", network.options.iter().map(ResolverOption::as_str).collect()));
-    text
+    let line = |word: &str, all: Vec<&str>| {
+        if all.is_empty() { String::new() } else { format!("{word} {}\n", all.join(" ")) }
+    };
+    let search = line("search", network.search.iter().map(Domain::as_str).collect());
+    let options = line("options", network.options.iter().map(ResolverOption::as_str).collect());
+    let servers = network.dns.iter().map(|server| format!("nameserver {server}\n"));
+    servers.chain([search, options]).collect::<Vec<_>>().concat()
 }
 
 /// A fresh file, whatever stood there; a link would lead elsewhere.

@@ -12,6 +12,10 @@ use std::{
 use coffer_guest_proto::Stream;
 use tokio::sync::watch;
 
+/// Bytes of the largest piece of output: with what stands before them in an answer, they are one frame of HTTP/2 and not two. vsock on 6.12
+/// stalls on packets above 32 KiB with some devices.
+pub const PIECE: usize = (16 << 10) - 64;
+
 /// Bytes kept.
 pub const CAPACITY: usize = 1024 * 1024;
 /// How long the workload waits for followers that stand still behind it.

@@ -18,7 +18,7 @@ use crate::{
     container::{Bind, Orders, Place, Program, TerminalSize, Users},
     host::Host,
     lines::{Outflow, Wanted, Ways, start_with_lines},
-    log_ring::LogRing,
+    log_ring::{self, LogRing},
     passwd::{self, Identity, UserError},
     reaper::Reaper,
     secret_env::SecretEnv,
@@ -207,7 +207,7 @@ async fn keep(
     logs: Arc<LogRing>,
     (mut ended, held_up): (watch::Receiver<bool>, Duration),
 ) {
-    let mut buffer = vec![0; 16 * 1024];
+    let mut buffer = vec![0; log_ring::PIECE];
     let late = async move {
         let _ = ended.wait_for(|ended| *ended).await;
         tokio::time::sleep(held_up).await;

@@ -11,8 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{MOST_AT_IT, MOST_ATTENDED, MOST_READERS, control, gate};
 use crate::log_ring;
 
-/// Bytes of the largest piece of output. vsock on 6.12 stalls on packets above 32 KiB with some devices.
-pub(super) const PIECE: usize = 16 << 10;
+/// Bytes of the largest piece of output.
+pub(super) const PIECE: usize = log_ring::PIECE;
 /// Bytes of input that a caller sends at one time, and waits for room for.
 const INPUT: usize = 16 << 10;
 /// Bytes of input that go in at one turn: a pipe takes them whole.

@@ -219,6 +219,26 @@ impl AsyncWrite for VsockStream {
         }
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_write_ready(cx))?;
+            match guard.try_io(|fd| Ok(rustix::io::writev(fd.get_ref(), parts)?)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return Poll::Ready(result),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Each call is a packet, and an interrupt: the head of a frame goes along with the rest of it.
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -235,5 +255,34 @@ impl tonic::transport::server::Connected for VsockStream {
     type ConnectInfo = VsockPeer;
     fn connect_info(&self) -> VsockPeer {
         self.peer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_head_of_a_frame_goes_along_with_the_rest_of_it() {
+        // What is written at once comes at once, and nothing else does.
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut stream = VsockStream::from_host(ours.into()).unwrap();
+        assert!(stream.is_write_vectored());
+        let parts = [io::IoSlice::new(b"head"), io::IoSlice::new(b" and body")];
+        assert_eq!(stream.write_vectored(&parts).await.unwrap(), 13);
+        let mut packet = [0; 32];
+        let count = theirs.recv(&mut packet).unwrap();
+        assert_eq!(&packet[..count], b"head and body");
+        // A peer that is gone is an error of it too.
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        drop(theirs);
+        let mut stream = VsockStream::from_host(ours.into()).unwrap();
+        assert!(stream.write_vectored(&parts).await.is_err());
     }
 }

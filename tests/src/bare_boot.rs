@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use coffer_platform::{files::Platform, plan::LaunchPlan};
 use coffer_verifier::measure::LaunchForm;
 use tempfile::TempDir;
 
-use crate::process::wait_for;
+use crate::process::{Service, wait_for};
 
 /// What the host gives. Every part can differ from what was measured.
 #[derive(Clone, Debug)]
@@ -77,8 +78,25 @@ impl BareBoot {
     /// If QEMU does not start, or neither happens within 40 seconds.
     pub fn run(&self, until: &str) -> Result<Outcome> {
         let folder = tempfile::Builder::new().prefix("coffer-bare-").tempdir()?;
-        let command = self.command(&folder)?;
+        let command = self.command(folder.path())?;
         wait(command, &folder, until)
+    }
+
+    /// Boots in this folder with more words for QEMU, and leaves it to run; its console is the file of that name. Its memory is shared with
+    /// devices in other processes.
+    ///
+    /// # Errors
+    /// If QEMU cannot be started.
+    pub fn start_with(&self, folder: &Path, words: &[&str]) -> Result<Service> {
+        let size = u64::from(self.memory_mib) << 20;
+        let mut command = self.command(folder)?;
+        command.args(["-machine", "memory-backend=mem0"]);
+        command.args(["-object", &format!("memory-backend-memfd,id=mem0,size={size},share=on")]).args(words);
+        let arguments: Vec<_> = command.get_args().skip(3).map(ToOwned::to_owned).collect();
+        let (program, words) = arguments.split_first().context("a program")?;
+        Service::start(program, |command| {
+            command.args(words).current_dir(folder).stdout(Stdio::null());
+        })
     }
 
     /// The same kernel, initrd and command line as QEMU boots them by itself: nothing is checked. For comparison.
@@ -93,16 +111,16 @@ impl BareBoot {
         write("acpi", &tables)?;
         write("kernel", self.kernel.as_deref().unwrap_or_default())?;
         write("initrd", self.initrd.as_deref().unwrap_or_default())?;
-        let mut command = self.machine(&folder);
+        let mut command = self.machine(folder.path());
         let line = String::from_utf8_lossy(&self.command_line).trim_end_matches('\0').to_owned();
         command.args(["-kernel", "kernel", "-initrd", "initrd", "-append", &line]);
         command.args(["-device", &qemu::loader("acpi", ACPI_GPA).to_string()]);
         wait(command, &folder, until)
     }
 
-    fn machine(&self, folder: &TempDir) -> Command {
+    fn machine(&self, folder: &Path) -> Command {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]).current_dir(folder.path());
+        command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]).current_dir(folder);
         command.args(["-M", qemu::MACHINE, "-cpu", "max"]);
         command.args(["-accel", "tcg,thread=single"]);
         command.args(["-smp", &self.vcpus.to_string(), "-m", &format!("{}M", self.memory_mib)]);
@@ -112,8 +130,8 @@ impl BareBoot {
         command
     }
 
-    fn command(&self, folder: &TempDir) -> Result<Command> {
-        let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes);
+    fn command(&self, folder: &Path) -> Result<Command> {
+        let write = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes);
         let mut command = self.machine(folder);
         command.args(["-bios", "stage0.bin"]);
         let mut rom = self.stage0.clone();

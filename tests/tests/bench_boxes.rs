@@ -24,7 +24,11 @@ fn every_figure_has_its_samples() -> Result<()> {
         (exec, "exec_ms"),
         (exec, "fork_and_exec_ms"),
         (output, "through_s"),
-        (output, "socket_s"),
+        (output, "raw_s"),
+        (&said["forwarded"]["out"], "through_s"),
+        (&said["forwarded"]["out"], "passt_s"),
+        (&said["forwarded"]["into"], "through_s"),
+        (&said["forwarded"]["into"], "passt_s"),
     ] {
         let all = figure[samples].as_array().with_context(|| format!("{samples} of {figure}"))?;
         ensure!(!all.is_empty() && all.iter().all(Value::is_f64), "{samples} of {figure}");
@@ -35,6 +39,13 @@ fn every_figure_has_its_samples() -> Result<()> {
         let (figure, limit) = (figure.as_f64().context("a figure")?, limit.as_f64().context("a limit")?);
         ensure!(*held == (figure <= limit), "{held}: {figure} of {limit}");
     }
+    for way in ["out", "into"] {
+        let [ratio, least, held] = ["ratio", "least", "held"].map(|name| &said["forwarded"][way][name]);
+        let (ratio, least) = (ratio.as_f64().context("a figure")?, least.as_f64().context("a limit")?);
+        ensure!(*held == (ratio >= least), "{held}: {ratio} of {least}");
+    }
+    ensure!(output["against"].as_str().is_some_and(|against| against.contains("no vsock")), "{output}");
+    ensure!(output["least"].is_null() && output["held"].is_null(), "{output}");
     ensure!(said["at_once"]["failed"] == serde_json::json!([]), "{}", said["at_once"]);
     Ok(())
 }

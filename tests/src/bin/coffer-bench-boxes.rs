@@ -5,7 +5,9 @@
 //!
 //! - an image of one gzip layer, from a registry on loopback until its root file system is there, beside `gunzip` of that layer;
 //! - `exec BOX true`, beside fork and exec of `true` in the guest by its own shell;
-//! - 100 MB of a program's output, beside as many bytes through a socket of this host, which is quicker than any line out of a guest;
+//! - 100 MB of a program's output, beside as many bytes that a guest which does nothing else writes to its vsock; of a box without a
+//!   machine, which has none, beside a socket of this host;
+//! - bytes out of and into a box through a port of `-p`, beside the same through passt alone, with nothing of ours before it;
 //! - boxes of the least memory there is, which start at once: none may fail.
 
 use std::{
@@ -18,10 +20,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use coffer_platform::files::Platform;
 use coffer_tests::{
     World,
+    forwarded::{Forwarded, Way},
     image::{busybox_layout, pulled},
     monitors::Monitor,
+    raw_vsock::RawVsock,
     services::Registry,
 };
 use serde_json::{Value, json};
@@ -31,6 +36,8 @@ const SOURCES: &[&str] = &["/usr/lib/x86_64-linux-gnu", "/usr/bin", "/usr/share"
 /// Limits aimed at.
 const PULL_MOST: f64 = 1.4;
 const EXEC_MOST_MS: f64 = 30.0;
+const OUTPUT_LEAST: f64 = 0.7;
+const FORWARDED_LEAST: f64 = 0.7;
 /// What a guest's kernel runs in.
 const LEAST_MEMORY: &str = "128m";
 
@@ -40,11 +47,13 @@ struct Extent {
     rounds: usize,
     execs: usize,
     output_mib: u16,
+    forwarded_mib: u16,
     boxes: usize,
 }
 
-const WHOLE: Extent = Extent { layers_mib: &[100, 1024], rounds: 3, execs: 40, output_mib: 100, boxes: 20 };
-const SHORT: Extent = Extent { layers_mib: &[10], rounds: 1, execs: 4, output_mib: 10, boxes: 3 };
+const WHOLE: Extent =
+    Extent { layers_mib: &[100, 1024], rounds: 3, execs: 40, output_mib: 100, forwarded_mib: 200, boxes: 20 };
+const SHORT: Extent = Extent { layers_mib: &[10], rounds: 1, execs: 4, output_mib: 10, forwarded_mib: 20, boxes: 3 };
 
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
@@ -69,15 +78,17 @@ fn main() -> Result<()> {
     let (_registry, image) = pulled(&world)?;
     eprintln!("executing in a box");
     world.coffer(&["run", "-d", "--name", "bench", &image, "sleep", "3600"])?.ok()?;
-    let (exec, output) = (exec(&world, extent.execs)?, output(&world, extent.output_mib, extent.rounds)?);
+    let (exec, output) = (exec(&world, extent.execs)?, output(&world, monitor, extent.output_mib, extent.rounds)?);
     world.coffer(&["rm", "-f", "bench"])?.ok()?;
+    eprintln!("through a published port, and through passt alone");
+    let forwarded = forwarded(monitor, extent.forwarded_mib, extent.rounds)?;
     eprintln!("starting {} boxes at once", extent.boxes);
     // A box without a machine takes the memory that it uses.
     let memory = if monitor.has_machine() { ["--memory", LEAST_MEMORY].as_slice() } else { &[] };
     let at_once = at_once(&world, &image, memory, extent.boxes)?;
     println!(
         "{}",
-        json!({ "isolation": isolation, "pull": pulls, "exec": exec, "output": output, "at_once": at_once })
+        json!({ "isolation": isolation, "pull": pulls, "exec": exec, "output": output, "forwarded": forwarded, "at_once": at_once })
     );
     Ok(())
 }
@@ -185,15 +196,21 @@ fn exec(world: &World, count: usize) -> Result<Value> {
 }
 
 /// What a program writes, until the last byte of it is here.
-fn output(world: &World, mib: u16, rounds: usize) -> Result<Value> {
+fn output(world: &World, monitor: Monitor, mib: u16, rounds: usize) -> Result<Value> {
     let bytes = usize::from(mib) << 20;
+    let line = monitor.has_machine().then(|| RawVsock::start(&Platform::load(&world.platform)?, bytes)).transpose()?;
     let (mut through, mut raw) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        raw.push(seconds(|| socket_copy(bytes))?);
+        raw.push(match &line {
+            Some(line) => line.once()?,
+            None => seconds(|| socket_copy(bytes))?,
+        });
         through.push(seconds(|| {
-            let count = bytes.to_string();
+            // In pieces that are large for the program too: what it takes itself is not what is measured.
+            let count = format!("count={}", bytes >> 16);
             let mut child = world
-                .command(&["exec", "bench", "head", "-c", &count, "/dev/zero"])
+                .command(&["exec", "bench", "dd", "if=/dev/zero", "bs=64k", &count])
+                .stderr(Stdio::null())
                 .stdout(Stdio::piped())
                 .stdin(Stdio::null())
                 .spawn()?;
@@ -202,12 +219,39 @@ fn output(world: &World, mib: u16, rounds: usize) -> Result<Value> {
             Ok(())
         })?);
     }
-    let rate = |samples: &[f64]| f64::from(mib) / best(samples);
-    let ratio = rate(&through) / rate(&raw);
+    let against = if line.is_some() { "a guest's raw vsock" } else { "a socket of this host: no vsock is on the way" };
+    // The host's socket is quicker than any line out of a guest: it says how far there is to go, and is no limit.
+    let least = line.is_some().then_some(OUTPUT_LEAST);
+    let (through_rate, raw_rate) = (rate(mib, &through), rate(mib, &raw));
+    let ratio = through_rate / raw_rate;
     Ok(json!({
-        "bytes": bytes, "through_s": through, "socket_s": raw, "through_mib_s": rate(&through), "socket_mib_s": rate(&raw),
-        "ratio": ratio,
+        "bytes": bytes, "through_s": through, "raw_s": raw, "through_mib_s": through_rate, "raw_mib_s": raw_rate,
+        "against": against, "ratio": ratio, "least": least, "held": least.map(|least| ratio >= least),
     }))
+}
+
+fn rate(mib: u16, samples: &[f64]) -> f64 {
+    f64::from(mib) / best(samples)
+}
+
+/// Each way through a port of `-p`, and through passt alone, by turns.
+fn forwarded(monitor: Monitor, mib: u16, rounds: usize) -> Result<Value> {
+    let bytes = usize::from(mib) << 20;
+    let (ours, alone) = (Forwarded::published(monitor, bytes)?, Forwarded::by_passt_alone(monitor, bytes)?);
+    let of = |way: Way| -> Result<Value> {
+        let (mut through, mut passt) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            through.push(ours.once(way)?);
+            passt.push(alone.once(way)?);
+        }
+        let (through_rate, passt_rate) = (rate(mib, &through), rate(mib, &passt));
+        let ratio = through_rate / passt_rate;
+        Ok(json!({
+            "bytes": bytes, "through_s": through, "passt_s": passt, "through_mib_s": through_rate, "passt_mib_s": passt_rate,
+            "ratio": ratio, "least": FORWARDED_LEAST, "held": ratio >= FORWARDED_LEAST,
+        }))
+    };
+    Ok(json!({ "out": of(Way::Out)?, "into": of(Way::Into)? }))
 }
 
 fn socket_copy(bytes: usize) -> Result<()> {

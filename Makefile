@@ -15,7 +15,7 @@ setup: ## Debian packages, guest kernel, tools
 	@scripts/setup
 
 build: setup platform ## target/release/coffer, coffer-kbs, coffer-verifier and the guest platform
-	@[ -x $(TARGET)/release/coffer ] || echo "coffer build: coffer, coffer-kbs and coffer-verifier, 5 to 20 minutes the first time"
+	@[ -x $(TARGET)/release/coffer ] || echo "coffer build: coffer, coffer-kbs and coffer-verifier, 10 to 30 minutes the first time"
 	@cargo build --release $(BINS) --bins
 
 # A platform's folder, and a second one with our own kernel where that was built.

@@ -92,6 +92,12 @@ impl Admitted {
         Some((report, carried))
     }
 
+    /// To judge it takes a few signatures and no more: less than to begin a thread for it, and wait for its end, costs all the others.
+    /// What is longer than evidence is may take longer, and so may a text of somebody's.
+    pub fn is_soon_judged(&self) -> bool {
+        self.asked.bytes <= EVIDENCE && !self.policy.has_rego()
+    }
+
     /// The policy believes simulators, so that what is lacking is theirs to give.
     pub fn believes_simulated(&self) -> bool {
         self.policy.verifier.anchors.accepts_simulated()
@@ -247,6 +253,8 @@ fn written(value: &impl Serialize) -> Result<String, Refusal> {
     })
 }
 
+/// Bytes of a report with its chain and list, of any form and of any cloud's, as a rule; with as much again.
+const EVIDENCE: usize = 32 << 10;
 /// Bytes that an answer has at most, as a rule, so that it is not moved while it grows.
 const USUAL: usize = 16 << 10;
 

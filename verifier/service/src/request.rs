@@ -26,6 +26,8 @@ pub const MAX_BATCH: usize = 64;
 
 /// What one request asks.
 pub struct Asked {
+    /// Evidence and what came beside it.
+    pub(crate) bytes: usize,
     pub(crate) presented: Presented,
     pub(crate) beside: Endorsements,
     /// One that is a certificate or a list, and must not be used.
@@ -87,6 +89,8 @@ impl Asked {
             field: "report_data, challenge or nonce",
             expected: "there: say what REPORT_DATA must hold, or report_data \"any\", which waives it",
         })?;
+        let beside = words.certificates.iter().chain(&words.crls).map(Vec::len);
+        let bytes = beside.fold(words.evidence.len() + words.cert_table.len(), usize::saturating_add);
         let mut presented = Presented::parse(&words.evidence)?;
         if !words.cert_table.is_empty() && !presented.with_cert_table(words.cert_table) {
             let expected = "there beside evidence that brings a table itself";
@@ -119,6 +123,7 @@ impl Asked {
             Ok(TokenAsked { audience, lifetime })
         };
         Ok(Self {
+            bytes,
             presented,
             beside,
             unusable,

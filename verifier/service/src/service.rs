@@ -2,6 +2,7 @@
 //!
 //! HTTP and gRPC come here with what was asked, and go with an answer: neither decides anything.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -211,18 +212,29 @@ impl Service {
     async fn judged(&self, begun: Begun) -> Result<Answer, Refusal> {
         let wait = self.step(&begun, "wait for a processor");
         let judge = Arc::clone(&self.judges).acquire_owned().await.map_err(|_| Refusal::Internal)?;
+        let here = begun.admitted.is_soon_judged();
+        if here {
+            // All the others have their turn first, whatever came for them meanwhile: whoever comes is let in or told to come again
+            // once one judgement is made, not once all are.
+            tokio::task::yield_now().await;
+        }
         drop(wait);
         let random = random()?;
         let step = self.step(&begun, "judge");
         let Begun { live, admitted, found, .. } = begun;
-        // A judgement is work for a thread of its own, so that whoever comes meanwhile is let in or told to come again at once. Its
-        // place is free once it is done, whoever has gone away.
-        let judged = tokio::task::spawn_blocking(move || {
+        // Its place is free once it is done, whoever has gone away.
+        let judged = move || {
             let (_judge, _step) = (judge, step);
             live.appraiser.answer(admitted, &found, now(), random)
-        });
-        judged.await.map_err(|error| {
-            tracing::error!(%error, "a judgement did not end");
+        };
+        let judged = if here {
+            // What breaks breaks for itself alone, as on another thread.
+            catch_unwind(AssertUnwindSafe(judged)).map_err(|_| ())
+        } else {
+            tokio::task::spawn_blocking(judged).await.map_err(|_| ())
+        };
+        judged.map_err(|()| {
+            tracing::error!("a judgement did not end");
             Refusal::Internal
         })?
     }

@@ -74,6 +74,20 @@ fn simulated_evidence_is_refused_unless_the_policy_lists_its_root() {
 }
 
 #[test]
+fn what_may_take_long_is_judged_where_nobody_waits_for_it() {
+    let world = World::new();
+    let soon = |request: &Value| {
+        let asked = one(request.to_string().as_bytes()).unwrap();
+        world.appraiser.admit(asked, &world.challenges, NOW).unwrap().is_soon_judged()
+    };
+    let request = with(asks(&evidence(SECONDS, [5; 64])), json!({ "policy": "lab" }));
+    assert!(soon(&request), "a report, its chain and its list");
+    let spec = Evidence { workload_spec: vec![b' '; 32 << 10], ..evidence(SECONDS, [5; 64]) };
+    assert!(!soon(&with(asks(&spec), json!({ "policy": "lab" }))), "and nothing that is so long");
+    assert!(!soon(&with(request, json!({ "policy": "gated" }))), "nor what a text of the operator's is asked about");
+}
+
+#[test]
 fn a_list_that_came_with_the_evidence_is_no_older_than_one_that_was_seen() {
     let world = World::new();
     let request = with(asks(&evidence(SECONDS, [5; 64])), json!({ "policy": "lab" }));

@@ -9,6 +9,7 @@ use std::{
 use coffer_rim::{
     Class, Classify as _, Failure,
     ready::{self, Announced},
+    sys::heap::keep_freed,
     usage::ip_and_port,
 };
 use coffer_verifier_service::{Config, ConfigFile, Reload, Server, config_path};
@@ -61,6 +62,8 @@ const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Serves until told to stop.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
+    // Bodies and answers are taken and freed all the time.
+    keep_freed();
     let config = args.configured()?;
     open_to_others(&args.state);
     for policy in config.appraiser.policies.iter().filter(|policy| !policy.simulated_roots().is_empty()) {

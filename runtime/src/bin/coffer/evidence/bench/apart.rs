@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use super::figures::broken;
@@ -134,7 +135,15 @@ pub fn resident(process: u32) -> Result<u64, CliError> {
     kibibytes.map(|number| number * 1024).ok_or_else(|| broken("memory of the program"))
 }
 
-/// Processor time of all threads that a process has now, in steps of a nanosecond.
+/// Processor time of this process.
+pub fn own_processor_time() -> Duration {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    // It is counted from nothing: neither part is ever below it.
+    Duration::new(spent.tv_sec.try_into().unwrap_or(0), spent.tv_nsec.try_into().unwrap_or(0))
+}
+
+/// Processor time of all threads that another process has now, in steps of a nanosecond: to where the kernel looked last, which is when
+/// a thread waits, or some milliseconds ago.
 pub fn processor_time(process: u32) -> Result<Duration, CliError> {
     let mut all = Duration::ZERO;
     for task in fs::read_dir(format!("/proc/{process}/task")).class(Class::Internal)?.flatten() {

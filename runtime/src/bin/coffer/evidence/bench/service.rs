@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use self::line::{Line, post};
 use self::program::{POLICY, Program};
-use super::apart::{Apart, apart, processor_time, resident};
+use super::apart::{Apart, apart, own_processor_time, processor_time, resident};
 use super::figures::{broken, median, micros, real};
 use super::guest::{Guest, Platform};
 use crate::context::Context;
@@ -226,16 +226,15 @@ impl Bench {
 
     /// Judging, and a signature, each as often as there are reports, on the processor of the service: what one takes of it.
     fn unavoidable(&self) -> Result<(f64, f64), CliError> {
-        let own = || processor_time(std::process::id());
         let measured = || {
-            let start = own()?;
+            let start = own_processor_time();
             self.core.evidence.iter().try_for_each(|record| self.core.judge(record))?;
-            let between = own()?;
+            let between = own_processor_time();
             for record in &self.core.evidence {
                 self.core.key.sign(record).class(Class::Internal)?;
             }
             let each = |time: Duration| micros(time) / real(REPORTS);
-            Ok((each(between.saturating_sub(start)), each(own()?.saturating_sub(between))))
+            Ok((each(between.saturating_sub(start)), each(own_processor_time().saturating_sub(between))))
         };
         match self.processors {
             Some(processors) => processors.there(measured),

@@ -42,9 +42,8 @@ const LIMITS: ServeLimits = ServeLimits {
     streams: 64,
     headers: 2 << 10,
 };
-/// What a stream has on its way from the workload: what HTTP/2 takes before its client reads (400 KiB and a piece), and the piece that
-/// is read (64 KiB).
-const OUTGOING: u64 = 576 << 10;
+/// What a stream has on its way from the workload: four pieces of 64 KiB, however much HTTP/2 would take before its client reads.
+const OUTGOING: u64 = 256 << 10;
 // What the spec reserves is enough where every connection and stream is filled.
 const _: () = assert!(LIMITS.most_memory() + STREAMS as u64 * OUTGOING <= Ingress::MEMORY);
 /// Opens the ports of a spec, and gives those that need a certificate.

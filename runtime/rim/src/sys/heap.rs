@@ -6,8 +6,8 @@ use std::ffi::c_int;
 
 /// Blocks below this are taken from what is kept.
 const BLOCK: c_int = 1 << 20;
-/// Bytes that are kept for the next use, of each arena: as much as the library itself would keep once a block of that size was freed.
-const KEPT: c_int = 2 * BLOCK;
+/// Bytes that are kept for the next use, of each arena: what is on its way in a stream, twice.
+const KEPT: c_int = 4 * BLOCK;
 
 /// Keeps freed memory for the next use, where the kernel would get it back and clear it page by page before the next: for programs that
 /// bytes stream through, in pieces that are taken and freed all the time.

@@ -133,10 +133,84 @@ pub(super) fn broken() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 
+/// Buffers of one direction, which go round: there are no more than these, so that what is sent was read a moment ago and is still in
+/// the processor's cache, and so much waits for a reader that is slow.
+#[derive(Clone)]
+struct Buffers(Arc<Mutex<Shelf>>);
+
+/// Of one direction at once.
+pub(super) const BUFFERS: usize = 4;
+
+#[derive(Default)]
+struct Shelf {
+    /// One is kept for the next; a stream that rests has no more.
+    free: Option<BytesMut>,
+    /// In use, or kept.
+    made: usize,
+    /// Who waits for one.
+    waits: Option<Waker>,
+}
+
+impl Buffers {
+    fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<BytesMut> {
+        let mut shelf = self.shelf();
+        if let Some(buffer) = shelf.free.take() {
+            return Poll::Ready(buffer);
+        }
+        if shelf.made < BUFFERS {
+            shelf.made += 1;
+            return Poll::Ready(BytesMut::with_capacity(PIECE));
+        }
+        shelf.waits = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn give_back(&self, mut buffer: BytesMut) {
+        let mut shelf = self.shelf();
+        if shelf.free.is_none() {
+            buffer.clear();
+            shelf.free = Some(buffer);
+        } else {
+            shelf.made -= 1;
+        }
+        let waits = shelf.waits.take();
+        drop(shelf);
+        waits.into_iter().for_each(Waker::wake);
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was read into a buffer, which goes back when nobody has it any more.
+struct Piece {
+    buffer: BytesMut,
+    home: Buffers,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.home.give_back(core::mem::take(&mut self.buffer));
+    }
+}
+
 /// A body of what a local end says. Its end ends the body; where it breaks, or is taken away, the body breaks off.
 pub(super) struct Said<IO> {
     from: Local<IO>,
-    piece: BytesMut,
+    buffers: Buffers,
+    /// Empty, to be filled next.
+    next: Option<BytesMut>,
     /// Told when it ended as it should; nobody tells it of one that broke off.
     whole: Option<oneshot::Sender<()>>,
 }
@@ -147,7 +221,7 @@ where
     IO: AsyncRead + Send + Unpin + 'static,
 {
     let (whole, ended) = oneshot::channel();
-    (Body::new(Said { from, piece: BytesMut::new(), whole: Some(whole) }), ended)
+    (Body::new(Said { from, buffers: Buffers::new(), next: None, whole: Some(whole) }), ended)
 }
 
 impl<IO: AsyncRead + Unpin> hyper::body::Body for Said<IO> {
@@ -155,18 +229,25 @@ impl<IO: AsyncRead + Unpin> hyper::body::Body for Said<IO> {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let Self { from, piece, whole } = self.get_mut();
+        let Self { from, buffers, next, whole } = self.get_mut();
         if whole.is_none() {
             return Poll::Ready(None);
         }
-        piece.reserve(PIECE);
-        let read = ready!(pin!(from.read_buf(piece)).poll(cx));
+        let mut buffer = match next.take() {
+            Some(buffer) => buffer,
+            None => ready!(buffers.poll_take(cx)),
+        };
+        let read = pin!(from.read_buf(&mut buffer)).poll(cx);
+        let Poll::Ready(read) = read else {
+            *next = Some(buffer);
+            return Poll::Pending;
+        };
         Poll::Ready(match read {
             Ok(0) => {
                 let _ = whole.take().map(|whole| whole.send(()));
                 None
             }
-            Ok(_) => Some(Ok(Frame::data(piece.split().freeze()))),
+            Ok(_) => Some(Ok(Frame::data(Bytes::from_owner(Piece { buffer, home: buffers.clone() })))),
             Err(error) => {
                 *whole = None;
                 Some(Err(error))

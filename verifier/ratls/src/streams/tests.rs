@@ -145,3 +145,44 @@ async fn turn<T: AsyncRead + AsyncWrite + Unpin>(
     tokio::task::yield_now().await;
     polled
 }
+
+/// What a local end says as long as somebody takes it, and what tells whether it was all.
+fn endless() -> (Leader<tokio::io::Join<tokio::io::Repeat, tokio::io::Sink>>, Body) {
+    let leader = Leader::new();
+    leader.put(tokio::io::join(tokio::io::repeat(7), tokio::io::sink()));
+    let body = local::said(leader.local()).0;
+    (leader, body)
+}
+
+#[tokio::test]
+async fn who_is_slow_has_so_many_pieces_before_it_and_gets_each_once() {
+    let (_leader, mut body) = endless();
+    let mut held = std::collections::VecDeque::new();
+    for _ in 0..local::BUFFERS {
+        held.push_back(body.frame().await.unwrap().unwrap().into_data().unwrap());
+    }
+    let mut waits = tokio::spawn(async move { body.frame().await.unwrap().unwrap().into_data().unwrap() });
+    turns().await;
+    assert!(!waits.is_finished(), "no more are read while all of these wait");
+    let part = held.pop_front().unwrap();
+    let rest = part.slice(1..);
+    drop(part);
+    turns().await;
+    assert!(!waits.is_finished(), "somebody still has a part of it");
+    drop(rest);
+    let next = timeout(PATIENCE, &mut waits).await.expect("the one that came back is filled again").unwrap();
+    assert!(held.iter().chain([&next]).all(|piece| piece.iter().all(|byte| *byte == 7)));
+}
+
+#[tokio::test]
+async fn a_buffer_that_comes_back_says_nothing_of_what_it_held() {
+    let (mut far, near) = duplex(1 << 10);
+    let leader = Leader::new();
+    leader.put(near);
+    let (mut body, _) = local::said(leader.local());
+    for said in [&b"a long word"[..], b"short", b"longer than that"] {
+        tokio::io::AsyncWriteExt::write_all(&mut far, said).await.unwrap();
+        let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(piece, said);
+    }
+}

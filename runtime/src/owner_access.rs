@@ -16,8 +16,8 @@ use coffer_ratls::{
 };
 use coffer_rim::{Class, Failure};
 use coffer_verifier::{
-    Appraisal, AttestationResult, CrlPolicy, Endorsements, EvidencePolicy, Expected, ExpectedGuest, ExpectedReportData,
-    TrustAnchors, UnixTime, Verifier, abi::ReportData, evidence::Evidence,
+    Appraisal, AttestationResult, ConnectionChain, CrlPolicy, Endorsements, EvidencePolicy, Expected, ExpectedGuest,
+    ExpectedReportData, TrustAnchors, UnixTime, Verifier, abi::ReportData, evidence::Evidence,
 };
 
 use crate::monitor::vsock::{self, VsockError};
@@ -130,6 +130,8 @@ pub struct Findings {
 pub struct GuestAppraiser {
     verifier: Verifier,
     guest: ExpectedGuest,
+    /// Of the connection, which challenges again and again.
+    chain: ConnectionChain,
     findings: Mutex<Option<Findings>>,
 }
 
@@ -137,7 +139,7 @@ impl GuestAppraiser {
     /// Expects this guest. No policy makes another one acceptable.
     pub fn new(anchors: TrustAnchors, policy: EvidencePolicy, guest: ExpectedGuest) -> Self {
         let verifier = Verifier { anchors, crl: CrlPolicy::Required, policy };
-        Self { verifier, guest, findings: Mutex::new(None) }
+        Self { verifier, guest, chain: ConnectionChain::new(), findings: Mutex::new(None) }
     }
 
     /// What the last appraisal found; none if no evidence came that was made for the connection.
@@ -152,7 +154,7 @@ impl Appraiser for GuestAppraiser {
     fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<AttestationResult, Refusal> {
         let expected = Expected { report_data: ExpectedReportData::Exactly(*expected), guest: self.guest.clone() };
         let now = UnixTime::from(SystemTime::now());
-        let appraisal = self.verifier.judge(evidence, &Endorsements::new(), &expected, now);
+        let appraisal = self.verifier.judge_soonest(&self.chain, evidence, &Endorsements::new(), &expected, now);
         let findings = Findings { evidence: evidence.clone(), appraisal: appraisal.clone() };
         *self.findings.lock().unwrap_or_else(PoisonError::into_inner) = Some(findings);
         appraisal.into_result().map_err(|refused| Refusal::new(refused.verdict().as_str(), refused.why()))

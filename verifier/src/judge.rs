@@ -73,6 +73,14 @@ impl ConnectionChain {
     }
 }
 
+/// What is asked of evidence in the first half.
+struct Asked<'a> {
+    endorsements: &'a Endorsements,
+    report_data: &'a ExpectedReportData,
+    now: UnixTime,
+    soonest: bool,
+}
+
 fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
@@ -105,6 +113,23 @@ impl Verifier {
         }
     }
 
+    /// The same for one who waits: where the chain is not verified yet, the report's signature is looked at on a thread of its own
+    /// meanwhile. It takes more of the processors in all; who judges for many does better with [`Self::judge_on`].
+    pub fn judge_soonest(
+        &self,
+        connection: &ConnectionChain,
+        evidence: &Evidence,
+        endorsements: &Endorsements,
+        expected: &Expected,
+        now: UnixTime,
+    ) -> Appraisal {
+        let asked = Asked { endorsements, report_data: &expected.report_data, now, soonest: true };
+        match self.authenticate_as(connection, evidence, &asked) {
+            Ok(verified) => self.appraise(verified, &expected.guest),
+            Err(appraisal) => *appraisal,
+        }
+    }
+
     /// The first half: is it authentic, for whoever must ask something else before it appraises.
     ///
     /// # Errors
@@ -117,8 +142,17 @@ impl Verifier {
         report_data: &ExpectedReportData,
         now: UnixTime,
     ) -> Result<VerifiedReport, Box<Appraisal>> {
+        self.authenticate_as(connection, evidence, &Asked { endorsements, report_data, now, soonest: false })
+    }
+
+    fn authenticate_as(
+        &self,
+        connection: &ConnectionChain,
+        evidence: &Evidence,
+        asked: &Asked<'_>,
+    ) -> Result<VerifiedReport, Box<Appraisal>> {
         let mut trail = Trail::new();
-        match self.authentic(connection, evidence, endorsements, report_data, now, &mut trail) {
+        match self.authentic(connection, evidence, asked, &mut trail) {
             Ok(verified) => Ok(verified.with_trail(trail)),
             Err(error) => Err(Box::new(Appraisal::not_authentic(&error, trail))),
         }
@@ -136,11 +170,10 @@ impl Verifier {
         &self,
         connection: &ConnectionChain,
         evidence: &Evidence,
-        endorsements: &Endorsements,
-        report_data: &ExpectedReportData,
-        now: UnixTime,
+        asked: &Asked<'_>,
         trail: &mut Trail,
     ) -> Result<VerifiedReport, VerifyError> {
+        let &Asked { endorsements, report_data, now, soonest } = asked;
         let report = well_formed(&evidence.report, trail)?;
         let rests_on = self.rests_on(&report, evidence, endorsements);
         if let Some((chain, signature)) = connection.get(&rests_on, &evidence.report, now) {
@@ -163,7 +196,7 @@ impl Verifier {
         let found = sent(evidence, &mut own).and_then(|sent| {
             let lines = own.lines.clone();
             let bags = [&sent, endorsements, Endorsements::amd()];
-            let given = Given { bags: &bags, anchors: &self.anchors, crl: &self.crl, now };
+            let given = Given { bags: &bags, anchors: &self.anchors, crl: &self.crl, now, soonest };
             let (chain, verified) = VerifiedChain::authenticate(&report, &given, report_data, &mut own)?;
             Ok((chain.behind(lines), verified))
         });

@@ -72,7 +72,7 @@ pub struct VerifiedChain {
 pub(crate) enum ReportSignature {
     /// It is not.
     Unchecked,
-    /// It held when this very chain was asked about these very bytes.
+    /// It held, of these very bytes under the leaf of this very chain.
     HeldForTheseBytes,
 }
 
@@ -114,7 +114,7 @@ pub fn verify(
     crl: &CrlPolicy,
     now: UnixTime,
 ) -> Result<VerifiedReport, VerifyError> {
-    let given = Given { bags: &[endorsements], anchors, crl, now };
+    let given = Given { bags: &[endorsements], anchors, crl, now, soonest: false };
     let mut trail = Trail::new();
     let report = well_formed(report, &mut trail)?;
     let (_, verified) = VerifiedChain::authenticate(&report, &given, expected, &mut trail)?;
@@ -147,7 +147,7 @@ pub fn verify_evidence(
     now: UnixTime,
 ) -> Result<VerifiedReport, VerifyError> {
     let sent = Endorsements::from_evidence(evidence)?;
-    let given = Given { bags: &[&sent, others], anchors, crl, now };
+    let given = Given { bags: &[&sent, others], anchors, crl, now, soonest: false };
     let mut trail = Trail::new();
     let report = well_formed(&evidence.report, &mut trail)?;
     let (_, verified) = VerifiedChain::authenticate(&report, &given, expected, &mut trail)?;
@@ -189,7 +189,7 @@ impl VerifiedChain {
     ) -> Result<Self, VerifyError> {
         let mut trail = Trail::new();
         precheck(report, &mut trail)?;
-        Self::find(report, &Given { bags: &[endorsements], anchors, crl, now }, &mut trail)
+        Self::find(report, &Given { bags: &[endorsements], anchors, crl, now, soonest: false }, &mut trail)
     }
 
     /// The chain this report needs, from what is given. Its lines stay with it.
@@ -208,11 +208,36 @@ impl VerifiedChain {
     ) -> Result<(Self, VerifiedReport), VerifyError> {
         let leaves = leaf_candidates(report, given)?;
         first_of(leaves, trail, |leaf, trail| {
-            let chain = Self::build(report, leaf, given, trail)?;
-            let verified = chain.check_report(report, ReportSignature::Unchecked, expected, given.now, trail)?;
+            let (chain, signature) = if given.soonest {
+                Self::build_beside_signature(report, leaf, given, trail)?
+            } else {
+                (Self::build(report, leaf, given, trail)?, ReportSignature::Unchecked)
+            };
+            let verified = chain.check_report(report, signature, expected, given.now, trail)?;
             Ok((chain, verified))
         })
         .unwrap_or_else(|| Err(missing(report, EndorsementKind::Leaf(report.signing_key()), None, given)))
+    }
+
+    /// As [`Self::build`], while another thread looks at the report's signature. One that does not hold is looked at again where its
+    /// turn is, and so is each where there is no other thread.
+    fn build_beside_signature(
+        report: &Report,
+        leaf: &Certificate,
+        given: &Given<'_>,
+        trail: &mut Trail,
+    ) -> Result<(Self, ReportSignature), VerifyError> {
+        std::thread::scope(|scope| {
+            let look = || leaf.leaf_key().is_some_and(|key| signature_holds(&key, report));
+            let beside = std::thread::Builder::new().spawn_scoped(scope, look).ok();
+            let chain = Self::build(report, leaf, given, trail);
+            let holds = beside.is_some_and(|beside| {
+                trail.cost.ecdsa += 1;
+                beside.join().unwrap_or(false)
+            });
+            let signature = if holds { ReportSignature::HeldForTheseBytes } else { ReportSignature::Unchecked };
+            chain.map(|chain| (chain, signature))
+        })
     }
 
     fn build(report: &Report, leaf: &Certificate, given: &Given<'_>, trail: &mut Trail) -> Result<Self, VerifyError> {
@@ -360,16 +385,8 @@ impl VerifiedChain {
     }
 
     fn check_signature(&self, report: &Report) -> Result<(), VerifyError> {
-        // R and S are little-endian in the report; aws-lc takes them big-endian and refuses 0 and values not below n.
-        let (mut r, mut s) = report.signature();
-        r.reverse();
-        s.reverse();
-        let mut signature = [0; 96];
-        signature[..48].copy_from_slice(&r);
-        signature[48..].copy_from_slice(&s);
-        self.leaf_key
-            .verify_sig(report.signed_bytes(), &signature)
-            .map_err(|_| VerifyError::Signature { key: self.leaf.key })
+        let holds = signature_holds(&self.leaf_key, report);
+        if holds { Ok(()) } else { Err(VerifyError::Signature { key: self.leaf.key }) }
     }
 
     /// What was checked when it was made.
@@ -411,6 +428,17 @@ impl VerifiedChain {
     pub const fn anchor(&self) -> Anchor {
         self.anchor
     }
+}
+
+fn signature_holds(key: &ParsedPublicKey, report: &Report) -> bool {
+    // R and S are little-endian in the report; aws-lc takes them big-endian and refuses 0 and values not below n.
+    let (mut r, mut s) = report.signature();
+    r.reverse();
+    s.reverse();
+    let mut signature = [0; 96];
+    signature[..48].copy_from_slice(&r);
+    signature[48..].copy_from_slice(&s);
+    key.verify_sig(report.signed_bytes(), &signature).is_ok()
 }
 
 /// Lines of a kept chain. Its dates are asked again each time, so their lines say when that is.

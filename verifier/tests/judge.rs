@@ -326,6 +326,54 @@ fn a_connections_chain_is_verified_once_and_again_when_anything_under_it_changes
     assert_eq!(codes(&late), ["crl-dates"]);
 }
 
+/// Who looks at signatures beside each other says the same of everything.
+#[test]
+fn the_soonest_answer_is_the_same_answer() {
+    let world = World::new();
+    let want = expected(ExpectedGuest::Exactly(usual()));
+    let changed = |change: &dyn Fn(&mut Evidence)| {
+        let mut evidence = evidence(&world);
+        change(&mut evidence);
+        evidence
+    };
+    let flipped = |at: usize| changed(&move |e| e.report[at] ^= 1);
+    let foreign = Verifier { anchors: TrustAnchors::amd(), ..verifier(&world) };
+    let newer = Verifier { crl: CrlPolicy::AtLeast(8), ..verifier(&world) };
+    let usual_one = verifier(&world);
+    let cases = [
+        (&usual_one, evidence(&world), ""),
+        (&usual_one, flipped(offset::MEASUREMENT), "signature"),
+        (&usual_one, flipped(offset::R), "signature"),
+        (&usual_one, flipped(offset::S), "signature"),
+        (&usual_one, changed(&|e| e.report[offset::R..offset::R + 72].fill(0)), "signature"),
+        (&usual_one, changed(&|e| e.report[offset::S..offset::S + 72].fill(0xff)), "report-malformed"),
+        (&usual_one, changed(&|e| e.crls.clear()), "endorsement-missing"),
+        (&usual_one, changed(&|e| e.cert_table.clear()), "endorsement-missing"),
+        (&usual_one, changed(&|e| e.workload_spec.push(1)), "workload-spec"),
+        (&usual_one, changed(&|e| e.report.truncate(100)), "report-malformed"),
+        (&foreign, evidence(&world), "untrusted-root"),
+        (&foreign, flipped(offset::S), "untrusted-root"),
+        (&newer, evidence(&world), "crl-number"),
+    ];
+    for (verifier, evidence, code) in cases {
+        let none = Endorsements::new();
+        let kept = ConnectionChain::new();
+        let plain = verifier.judge(&evidence, &none, &want, world.now);
+        let soonest = verifier.judge_soonest(&kept, &evidence, &none, &want, world.now);
+        assert_eq!(codes(&plain).concat(), code);
+        assert_eq!((soonest.verdict(), codes(&soonest)), (plain.verdict(), codes(&plain)));
+        assert_eq!(soonest.checks(), plain.checks(), "{code}");
+        assert_eq!(soonest.cost().rsa, plain.cost().rsa, "{code}");
+        assert!(soonest.cost().ecdsa >= plain.cost().ecdsa, "what was looked at is counted: {code}");
+        // What is kept is what was verified, and nothing that was not.
+        let again = verifier.judge_on(&kept, &evidence, &none, &want, world.now);
+        assert_eq!(again.checks(), plain.checks(), "{code}");
+        if code.is_empty() {
+            assert_eq!((soonest.cost(), again.cost()), (Cost { rsa: 4, ecdsa: 1 }, Cost::default()));
+        }
+    }
+}
+
 #[test]
 fn leaf_and_list_are_all_a_relying_party_needs() {
     let Some(root) = vectors::root() else { return };

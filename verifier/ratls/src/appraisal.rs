@@ -10,6 +10,7 @@ use coffer_verifier::{
     binding::{ConnectionBinding, EncryptionKey, Role},
     evidence::Evidence,
 };
+use rustls::crypto::hpke::HpkePrivateKey;
 
 use crate::{
     facts::TlsFacts,
@@ -170,13 +171,13 @@ impl<T> Attested<T> {
     }
 }
 
-/// The attester's half: a key pair and a report that binds it to this connection and challenge.
+/// The attester's half: a report that binds a key pair of its own to this connection and challenge.
 pub(crate) fn answer(
     attester: &dyn Attester,
     facts: &TlsFacts,
     challenge: &[u8; 32],
+    (encryption_key, private): (EncryptionKey, HpkePrivateKey),
 ) -> Result<(Opener, proto::AttestedEvidence), AttesterError> {
-    let (encryption_key, private) = hpke::key_pair()?;
     let report_data = ConnectionBinding {
         role: facts.role(),
         purpose: facts.alpn(),

@@ -30,7 +30,7 @@ use crate::{
     connect_error::ConnectError,
     denial::Denial,
     facts::{Purpose, TlsFacts},
-    hpke::{HpkeError, HpkeSealed, Opener},
+    hpke::{self, HpkeError, HpkeSealed, Opener},
     identity::Identity,
     lapse::Keeping,
     off_loop::off_loop,
@@ -367,7 +367,7 @@ async fn attest(channel: Channel, facts: TlsFacts, attester: Arc<dyn Attester>) 
     let challenge = in_time(client.challenge(ChallengeRequest {})).await?.challenge;
     let challenge = wire::challenge_from_wire(&challenge).map_err(|_| ConnectError::Malformed("challenge length"))?;
     let start = Instant::now();
-    let work = off_loop(move || appraisal::answer(&*attester, &facts, &challenge));
+    let work = off_loop(move || appraisal::answer(&*attester, &facts, &challenge, hpke::key_pair()?));
     let (opener, answer) = work.await.map_err(|error| ConnectError::Internal(error.to_string()))??;
     let request = AttestRequest { side: Some(attest_request::Side::Answer(answer)) };
     let response = in_time(client.attest(request)).await?;

@@ -2,6 +2,8 @@
 //!
 //! Source: RFC 9180 base mode, DHKEM(P-384, HKDF-SHA384) / HKDF-SHA384 / AES-256-GCM; docs/design/protocol.md §4.5.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use coffer_verifier::{
     abi::ReportData,
     binding::{EncryptionKey, length_prefixed},
@@ -66,6 +68,31 @@ pub(crate) fn key_pair() -> Result<(EncryptionKey, HpkePrivateKey), HpkeError> {
     Ok((EncryptionKey { kem: KEM, kdf: KDF, aead: AEAD, public_key: public.0 }, private))
 }
 
+/// A key pair that was made while nobody waited for it. Each is given once.
+#[derive(Clone, Default)]
+pub(crate) struct Ahead(Arc<Mutex<Option<(EncryptionKey, HpkePrivateKey)>>>);
+
+impl Ahead {
+    /// The one that is there, or one that is made now.
+    pub(crate) fn take(&self) -> Result<(EncryptionKey, HpkePrivateKey), HpkeError> {
+        let kept = self.kept().take();
+        kept.map_or_else(key_pair, Ok)
+    }
+
+    /// Makes the next. Without one, whoever takes it makes one.
+    pub(crate) fn make(&self) {
+        if self.kept().is_none()
+            && let Ok(made) = key_pair()
+        {
+            *self.kept() = Some(made);
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<(EncryptionKey, HpkePrivateKey)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Opener {
     pub(crate) fn new(key: HpkePrivateKey, report_data: ReportData) -> Self {
         Self { key, report_data }
@@ -106,6 +133,23 @@ fn info(report_data: &ReportData, method: &str) -> Vec<u8> {
 mod tests {
     use super::*;
     use secrecy::ExposeSecret;
+
+    #[test]
+    fn no_key_pair_is_given_twice() {
+        let ahead = Ahead::default();
+        let taken: Vec<_> = (0..2)
+            .map(|_| {
+                let (first, second) = (ahead.take().unwrap().0.public_key, ahead.take().unwrap().0.public_key);
+                ahead.make();
+                ahead.make();
+                [first, second]
+            })
+            .collect();
+        let mut all = taken.concat();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 4);
+    }
 
     const METHOD: &str = "coffer.kbs.v1.Broker/GetSecret";
 

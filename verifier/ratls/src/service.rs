@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use crate::{
     appraisal::{self, Appraiser, Attester, Bound, Completer, RESULT_LIFETIME},
     denial::denied,
+    hpke::Ahead,
     off_loop::off_loop,
     proto::{
         self, AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, attest_request, attest_response,
@@ -32,6 +33,8 @@ pub struct AttestationService {
     side: Side,
     completer: Option<Arc<dyn Completer>>,
     at_once: Arc<Semaphore>,
+    /// For the next report of this end.
+    ahead: Ahead,
 }
 
 #[derive(Clone)]
@@ -83,7 +86,11 @@ impl AttestationService {
     }
 
     fn new(side: Side) -> Self {
-        Self { side, completer: None, at_once: Arc::new(Semaphore::new(AT_ONCE)) }
+        let ahead = Ahead::default();
+        if !matches!(side, Side::Verifier(_)) {
+            ahead.make();
+        }
+        Self { side, completer: None, at_once: Arc::new(Semaphore::new(AT_ONCE)), ahead }
     }
 
     /// Runs `work` off the event loop, a bounded number at once.
@@ -105,11 +112,12 @@ impl AttestationService {
     ) -> Result<AttestResponse, Status> {
         let challenge =
             wire::challenge_from_wire(challenge).map_err(|refusal| Status::invalid_argument(refusal.code))?;
-        let (attester, facts) = (attester.clone(), state.facts().clone());
-        let (opener, answer) = self
-            .work(move || appraisal::answer(&*attester, &facts, &challenge))
-            .await?
-            .map_err(|error| internal("attester-failed", &error))?;
+        let (attester, facts, ahead) = (attester.clone(), state.facts().clone(), self.ahead.clone());
+        let answer = self.work(move || appraisal::answer(&*attester, &facts, &challenge, ahead.take()?)).await?;
+        // While the client looks at this one.
+        let ahead = self.ahead.clone();
+        tokio::task::spawn_blocking(move || ahead.make());
+        let (opener, answer) = answer.map_err(|error| internal("attester-failed", &error))?;
         match self.side {
             Side::Both(..) => state.shown(opener),
             Side::Attester(_) | Side::Verifier(_) => state.answered(opener),

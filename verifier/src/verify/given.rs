@@ -22,4 +22,6 @@ pub(crate) struct Given<'a> {
     pub anchors: &'a TrustAnchors,
     pub crl: &'a CrlPolicy,
     pub now: UnixTime,
+    /// Somebody waits, and a processor may be idle: the report's signature is looked at beside the chain's.
+    pub soonest: bool,
 }

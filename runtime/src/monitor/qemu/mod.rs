@@ -4,6 +4,7 @@
 //! Source: QEMU 7.2, docs/system/i386/microvm.rst; rust-vmm vhost-device-vsock.
 
 mod arguments;
+mod listening;
 pub mod probe;
 mod process;
 mod version;

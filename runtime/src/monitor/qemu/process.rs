@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::arguments::{VHOST, arguments};
+use super::listening::listens;
 use super::version::version_line;
 use crate::boxes::files;
 use crate::monitor::acceleration::Accelerator;
@@ -44,6 +45,9 @@ pub struct Processes {
 /// No guest has booted and ended sooner: what ends so may be no QEMU at all.
 const SOON: Duration = Duration::from_secs(2);
 
+/// How long after its socket was made a device is taken to listen, where it is no process that can be looked at: the child of a script.
+const ANOTHERS: Duration = Duration::from_secs(1);
+
 /// How long the device may take to make its socket.
 const DEVICE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -65,7 +69,14 @@ impl Processes {
         let mut said = keep_words(device.stderr.take(), folder);
         drop(keep_words(device.stdout.take(), folder));
         let patience = Instant::now() + DEVICE_PATIENCE;
-        while !folder.join(VHOST).exists() {
+        let mut made = None;
+        loop {
+            if folder.join(VHOST).exists() {
+                let made = *made.get_or_insert_with(Instant::now);
+                if device.id().is_some_and(|process| listens(process, VHOST)) || made.elapsed() > ANOTHERS {
+                    break;
+                }
+            }
             if let Ok(Some(status)) = device.try_wait() {
                 let failure = Failure::new(Class::Platform, format!("vhost-device-vsock did not start: {status}"));
                 return Err(with_words(failure, last_words(&mut said).await.as_deref()));

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::monitor::{How, Limits, Measured};
 
-/// A device that makes the socket, and lives until it is killed.
-const DEVICE: &str = "touch vhost.sock; exec sleep 60";
+/// A device that listens, and lives until it is killed.
+const DEVICE: &str = "exec /usr/bin/python3 -c 'import socket,time\ns=socket.socket(socket.AF_UNIX)\ns.bind(\"vhost.sock\")\ns.listen()\ntime.sleep(60)'";
 
 fn monitor(folder: &Path, device: &str, qemu: &str) -> Qemu {
     let script = |name: &str, text: &str| {
@@ -89,7 +89,11 @@ async fn a_program_that_is_no_qemu_is_said_to_be_none_by_a_start_and_by_the_doct
 #[tokio::test]
 async fn a_device_that_dies_takes_the_guest_along() {
     let dir = tempfile::tempdir().unwrap();
-    let end = start(dir.path(), "touch vhost.sock; sleep 0.2; exit 3", "exec sleep 60").await.unwrap().wait().await;
+    let end = start(dir.path(), &DEVICE.replace("time.sleep(60)", "time.sleep(0.2)\nexit(3)"), "exec sleep 60")
+        .await
+        .unwrap()
+        .wait()
+        .await;
     assert_eq!(end.how, How::VsockLost("exit status: 3".into()));
 }
 
@@ -161,11 +165,9 @@ async fn a_newer_qemu_takes_every_option_of_an_snp_launch_and_ends_where_kvm_has
     for file in ["stage0.bin", "kernel", "initrd", "cmdline"] {
         std::fs::write(dir.path().join(file), [0; 4096]).unwrap();
     }
-    // The vsock device has to be one that QEMU can connect to.
-    let device = "exec /usr/bin/python3 -c 'import socket,time\ns=socket.socket(socket.AF_UNIX)\ns.bind(\"vhost.sock\")\ns.listen()\ntime.sleep(60)'";
     let id = crate::monitor::SnpId { block: vec![0; 96], auth: vec![0; 4096], author: true };
     let snp = Some(crate::monitor::SnpLaunch { id: Some(id), ..crate::monitor::seam::tests::snp() });
-    let monitor = monitor(dir.path(), device, "exit 9");
+    let monitor = monitor(dir.path(), DEVICE, "exit 9");
     let search = Search { named: BTreeMap::from([(QEMU.variable, program)]), ..Search::default() };
     let programs = Programs { qemu: search.program(&QEMU).unwrap(), ..monitor.programs().unwrap() };
     let launch = Launch { snp, ..launch(dir.path()) };

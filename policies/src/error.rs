@@ -120,7 +120,7 @@ impl PolicyError {
             }
             Self::Data { .. } => "let no data stand under the name of a rule",
             Self::NoAllow { .. } => "start from policies/results/release.rego",
-            Self::NoTests { .. } => "write `test_name if …` rules, as policies/results/release_test.rego does",
+            Self::NoTests { .. } => "write `test_name if …` rules, as `coffer policy show release --tests` prints them",
         }
     }
 }

@@ -225,6 +225,10 @@ fn both_launch_forms_are_measured_and_one_is_picked_by_name() {
     // A manifest holds one form, so that none is signed under the other's name.
     let manifest = ["--launch", "long-mode", "--manifest", "x.json", "--sign", "manifest.pem"];
     world.fails(2, &[&["measure", "--spec", "spec.toml"], &manifest[..]].concat());
+    // Nor is one signed that would not list what was measured.
+    let manifest = ["--isolation", "process", "--manifest", "x.json", "--sign", "manifest.pem"];
+    let why = world.fails(2, &[&["measure", "--spec", "spec.toml"], &manifest[..]].concat());
+    assert!(why.contains("kbs reference add") && !world.path("x.json").exists(), "{why}");
     // An ID block is of the form that was picked.
     world.ok(&["id-key", "init", "--out", "id.pem"]);
     let signed = measured(&["--launch", "long-mode", "--id-key", "id.pem"]);

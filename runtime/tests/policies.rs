@@ -525,3 +525,27 @@ fn what_comes_with_coffer_is_linted_and_tested_by_its_word() {
     }
     assert_eq!(run(&["test", "strict"]).0, 3);
 }
+
+#[test]
+fn a_typed_policy_is_told_from_broken_rego_and_a_missing_input_is_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| {
+        let command =
+            Command::new(env!("CARGO_BIN_EXE_coffer")).current_dir(&folder).arg("policy").args(words).output();
+        let output = command.unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (floor, log) = (folder.path().join("floor.toml"), folder.path().join("log.jsonl"));
+    std::fs::write(&floor, "min_guest_svn = 3\n").unwrap();
+    std::fs::write(&log, "").unwrap();
+    for words in [
+        &["test", "floor.toml"][..],
+        &["explain", "floor.toml", "--input", "input.json"],
+        &["try", "floor.toml", "--on", "log.jsonl"],
+    ] {
+        let (exit, why) = run(words);
+        assert!(exit == 3 && why.contains("floor.toml is a typed policy (TOML), and no Rego"), "{words:?}: {why}");
+    }
+    let (exit, why) = run(&["explain", "snp", "--input", "nope.json"]);
+    assert!(exit == 3 && why.contains("reading nope.json"), "{why}");
+}

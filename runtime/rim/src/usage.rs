@@ -67,7 +67,7 @@ pub fn answer(name: &str, said: Said, rendered: &str) -> ExitCode {
 /// # Errors
 /// What was expected.
 pub fn ip_and_port(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "expected IP:PORT, such as 127.0.0.1:4480 or [::]:4480, and no name".to_owned())
+    text.parse().map_err(|_| "expected IP:PORT, such as 127.0.0.1:8443 or [::]:8443, and no name".to_owned())
 }
 
 #[cfg(test)]

@@ -214,6 +214,11 @@ pub fn load(paths: &[PathBuf], bundles: &Bundles) -> Result<Loaded, CliError> {
                     "`coffer policy show strict` prints it; `snp`, `azure-cvm` and `release` are words for Rego that comes with Coffer",
                 ));
             }
+            None if path.extension().is_some_and(|end| end == "toml") => {
+                let message = format!("{} is a typed policy (TOML), and no Rego", path.display());
+                return Err(CliError::new(Class::Config, message)
+                    .hint("`coffer policy lint` looks at it, and `coffer verify --policy` judges by it"));
+            }
             None if path.is_dir() => {
                 let left = FILES.saturating_sub(files.len());
                 let texts = input::texts_below(path, "rego", POLICY_LIMIT as u64, left).class(Class::Config)?;

@@ -63,6 +63,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let vcpus = given.parse().class_while(Class::Usage, format!("--vcpus {given}"))?;
         return measure_firmware(&args.firmware, firmware, vcpus, context.json);
     }
+    if args.manifest.manifest.is_some() && matches!(flags.isolation, Some(Isolation::Process)) {
+        let message = "a manifest lists guests of machines, and none of `--isolation process`";
+        return Err(CliError::new(Class::Usage, message).hint(
+            "leave --manifest out, and list this one by itself: `coffer --json measure … | coffer kbs reference add --from -`",
+        ));
+    }
     let engine = context.engine()?;
     let vcpu_type = args.firmware.vcpu_type.as_deref().unwrap_or(VCPU_TYPE);
     let request = match (&flags.spec, flags.image()) {

@@ -9,7 +9,7 @@ use coffer_rim::{foreign, input};
 use serde_json::Value;
 
 use crate::context::Context;
-use crate::error::{Class, Classify as _, CliError, NamedFile as _};
+use crate::error::{Class, Classify as _, CliError};
 use crate::evidence::rego;
 
 /// Say which rules decided about an input, and what they looked at.
@@ -50,7 +50,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 pub(super) fn read_input(path: &Path) -> Result<Value, CliError> {
     let most = INPUT_LIMIT as u64;
     let read = if path == Path::new("-") { input::all(std::io::stdin().lock(), most) } else { input::read(path, most) };
-    let bytes = read.named(format!("reading {}", path.display()))?;
+    let bytes = read.class_while(Class::Config, format!("reading {}", path.display()))?;
     serde_json::from_slice(&bytes).class_while(Class::Config, path.display())
 }
 

@@ -107,10 +107,8 @@ impl Verifier {
         expected: &Expected,
         now: UnixTime,
     ) -> Appraisal {
-        match self.authenticate(connection, evidence, endorsements, &expected.report_data, now) {
-            Ok(verified) => self.appraise(verified, &expected.guest),
-            Err(appraisal) => *appraisal,
-        }
+        let asked = Asked { endorsements, report_data: &expected.report_data, now, soonest: false };
+        self.judge_as(connection, evidence, &asked, &expected.guest)
     }
 
     /// The same for one who waits: where the chain is not verified yet, the report's signature is looked at on a thread of its own
@@ -124,8 +122,18 @@ impl Verifier {
         now: UnixTime,
     ) -> Appraisal {
         let asked = Asked { endorsements, report_data: &expected.report_data, now, soonest: true };
-        match self.authenticate_as(connection, evidence, &asked) {
-            Ok(verified) => self.appraise(verified, &expected.guest),
+        self.judge_as(connection, evidence, &asked, &expected.guest)
+    }
+
+    fn judge_as(
+        &self,
+        connection: &ConnectionChain,
+        evidence: &Evidence,
+        asked: &Asked<'_>,
+        guest: &ExpectedGuest,
+    ) -> Appraisal {
+        match self.authenticate_as(connection, evidence, asked) {
+            Ok(verified) => self.appraise(verified, guest),
             Err(appraisal) => *appraisal,
         }
     }

@@ -119,7 +119,7 @@ impl PolicyError {
                 "keep `allow` in the package that decides, and call the others' rules something else"
             }
             Self::Data { .. } => "let no data stand under the name of a rule",
-            Self::NoAllow { .. } => "start from policies/results/release.rego",
+            Self::NoAllow { .. } => "start from what `coffer policy show release` prints",
             Self::NoTests { .. } => "write `test_name if …` rules, as `coffer policy show release --tests` prints them",
         }
     }

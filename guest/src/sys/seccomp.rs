@@ -424,6 +424,7 @@ mod tests {
         assert_eq!(decide_by(Filter::OnHostKernel, 0x4000_0003, 102, 1), ERRNO | libc::ENOSYS as u32, "32-bit table");
         assert_eq!(decide_by(Filter::OnHostKernel, AUDIT_ARCH_X86_64, X32_BIT, 0), ERRNO | libc::ENOSYS as u32, "x32");
     }
+
     #[test]
     fn on_a_hosts_kernel_a_socket_loads_no_module_and_is_none_of_a_card() {
         let errno = |number: i32| ERRNO | number as u32;
@@ -459,6 +460,7 @@ mod tests {
             }
         }
     }
+
     #[test]
     fn on_a_hosts_kernel_no_order_to_a_terminal_or_socket_loads_a_module() {
         let ordered = |order: u32| {

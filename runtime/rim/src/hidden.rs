@@ -36,7 +36,19 @@ pub(crate) fn named<T>(
             made => return made.map(|made| (made, name)),
         }
     }
-    Err(Errno::EXIST)
+    // All of them are held, or somebody's who wants to be in the way: then one that nobody could foresee.
+    let name = random()?;
+    make(&name).map(|made| (made, name))
+}
+
+/// A name that nobody could foresee, and that whoever is killed leaves.
+pub(crate) fn random() -> Result<String> {
+    let mut number = [0; 8];
+    let got = rustix::rand::getrandom(&mut number, rustix::rand::GetRandomFlags::empty())?;
+    if got < number.len() {
+        return Err(Errno::IO);
+    }
+    Ok(format!(".coffer-{:016x}", u64::from_be_bytes(number)))
 }
 
 /// Takes the lock of a file that we have, for as long as it is open, and says whether it still has that name. Without one that cannot be
@@ -104,6 +116,20 @@ mod tests {
         fs::remove_file(dir.path().join(&first)).unwrap();
         std::os::unix::fs::symlink("key.pem", dir.path().join(&first)).unwrap();
         assert!(next().1 != first && dir.path().join(&first).is_symlink());
+    }
+
+    #[test]
+    fn whoever_has_all_names_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = File::open(dir.path()).unwrap();
+        let of = OsStr::new("key.pem");
+        for number in 0..MOST {
+            std::os::unix::fs::symlink("elsewhere", dir.path().join(name(of, number))).unwrap();
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let make = |name: &str| openat(folder.as_fd(), name, flags, Mode::RUSR | Mode::WUSR).map(File::from);
+        let (_file, made) = named(folder.as_fd(), of, make).unwrap();
+        assert!(dir.path().join(&made).is_file());
     }
 
     #[test]

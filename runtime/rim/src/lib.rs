@@ -21,6 +21,7 @@ pub mod regular;
 pub mod settings;
 pub mod sys;
 pub mod template;
+pub mod unnamed;
 pub mod usage;
 mod whole;
 

@@ -7,15 +7,15 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, linkat, openat, renameat,
-    renameat_with, stat, statat, unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, linkat, openat, renameat, renameat_with,
+    statat, unlinkat,
 };
 use rustix::io::{Errno, Result};
 
-use crate::hidden;
+use crate::{hidden, unnamed};
 
 /// What stands where something is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +49,9 @@ pub(crate) struct Whole<'a> {
 impl<'a> Whole<'a> {
     /// In this folder, for its owner to write. `of`: the name that it will have.
     pub(crate) fn new(folder: BorrowedFd<'a>, of: &OsStr) -> Result<Self> {
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        match openat(folder, ".", flags, Mode::RUSR | Mode::WUSR) {
-            Ok(file) if can_be_named(&file) => Ok(Self { folder, file: file.into(), hidden: None }),
-            _ => Self::hidden(folder, of),
+        match unnamed::new(folder, ".") {
+            Some(file) => Ok(Self { folder, file, hidden: None }),
+            None => Self::hidden(folder, of),
         }
     }
 
@@ -107,7 +106,7 @@ impl<'a> Whole<'a> {
     }
 
     fn link(&self, name: &OsStr) -> Result<()> {
-        linkat(CWD, way_to(&self.file), self.folder, name, AtFlags::SYMLINK_FOLLOW)
+        unnamed::link(&self.file, self.folder, name)
     }
 }
 
@@ -125,36 +124,18 @@ pub(crate) fn replacing(folder: BorrowedFd<'_>, name: &OsStr, make: impl Fn(&OsS
         Err(Errno::EXIST) => {}
         done => return done,
     }
-    let hidden = hidden_name()?;
+    let hidden = hidden::random()?;
     make(OsStr::new(&hidden))?;
     renameat(folder, hidden.as_str(), folder, name).inspect_err(|_| {
         let _ = unlinkat(folder, hidden.as_str(), AtFlags::empty());
     })
 }
 
-fn way_to(file: &impl AsFd) -> String {
-    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
-}
-
-/// Its name is given through `/proc`, which may not be there, or be something else.
-fn can_be_named(file: &impl AsFd) -> bool {
-    let (Ok(one), Ok(other)) = (fstat(file), stat(way_to(file))) else { return false };
-    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
-}
-
-fn hidden_name() -> Result<String> {
-    let mut number = [0; 8];
-    let got = rustix::rand::getrandom(&mut number, rustix::rand::GetRandomFlags::empty())?;
-    if got < number.len() {
-        return Err(Errno::IO);
-    }
-    Ok(format!(".coffer-{:016x}", u64::from_be_bytes(number)))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::io::Write as _;
+    use std::os::fd::AsFd as _;
     use std::path::Path;
 
     use super::*;

@@ -248,6 +248,39 @@ async fn one_caller_does_not_take_every_place() {
     service.stop().await;
 }
 
+/// On one processor, all of them there before the first is judged: each is let in or told to come again, and none waits behind others.
+#[tokio::test]
+async fn nobody_is_judged_before_others_are_let_in_or_sent_away() {
+    let service = Running::with(|file| (file.limits.requests, file.limits.requests_of_one) = (2, 2)).await;
+    let body = with(asks(&evidence(now(), [5; 64])), json!({ "policy": "lab" })).to_string();
+    let head = format!(
+        "POST /v1/appraise HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        service.key,
+        body.len()
+    );
+    let lines: Vec<_> = (0..8)
+        .map(|_| {
+            let mut line = TcpStream::connect(service.address).unwrap();
+            line.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            line
+        })
+        .collect();
+    let answers = tokio::task::spawn_blocking(move || {
+        let status = |mut line: TcpStream| {
+            let mut all = Vec::new();
+            line.read_to_end(&mut all).unwrap();
+            String::from_utf8_lossy(&all[9..12]).into_owned()
+        };
+        lines.into_iter().map(status).collect::<Vec<_>>()
+    });
+    let answers = answers.await.unwrap();
+    let of = |status: &str| answers.iter().filter(|answer| *answer == status).count();
+    assert_eq!(of("200") + of("503"), 8, "{answers:?}");
+    assert!(of("200") >= 2 && of("503") >= 4, "{answers:?}");
+    service.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_sends_no_body_is_not_waited_for() {
     let service = Running::with(|file| file.limits.request_seconds = 1).await;

@@ -2,13 +2,12 @@
 //!
 //! One has no name as long as the file system can do without: whoever is interrupted, or killed, leaves nothing. Else it has one in `tmp/`,
 //! where the next garbage collection finds what a killed one left.
-//! Source: open(2), O_TMPFILE; linkat(2), AT_SYMLINK_FOLLOW.
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, linkat, open, stat};
+use coffer_rim::unnamed;
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempPath};
 
@@ -29,10 +28,9 @@ enum At {
 impl Scratch {
     /// In this folder.
     pub(super) fn new(folder: &Path) -> io::Result<Self> {
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        match open(folder, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(file) if can_be_named(&file) => Ok(Self { file: file.into(), at: At::Nowhere(folder.to_owned()) }),
-            _ => {
+        match unnamed::new(CWD, folder) {
+            Some(file) => Ok(Self { file, at: At::Nowhere(folder.to_owned()) }),
+            None => {
                 let (file, path) = NamedTempFile::new_in(folder)?.into_parts();
                 Ok(Self::named(file, path))
             }
@@ -62,7 +60,7 @@ impl Scratch {
 
     /// It, from its beginning, as another reader has it.
     pub(crate) fn reopened(&self) -> io::Result<File> {
-        File::open(way_to(&self.file))
+        File::open(unnamed::way_to(&self.file))
     }
 
     /// Whether it stays when it is dropped, where it has a name.
@@ -84,7 +82,7 @@ impl Scratch {
     pub(crate) fn persist(self, to: &Path) -> io::Result<()> {
         let path = match self.at {
             At::Named(path) => path,
-            At::Nowhere(folder) => match link(&self.file, to) {
+            At::Nowhere(folder) => match unnamed::link(&self.file, CWD, to) {
                 Ok(()) => return Ok(()),
                 // A name can only be taken by another one.
                 Err(Errno::EXIST) => name_in(&folder, &self.file)?,
@@ -107,22 +105,8 @@ impl Write for Scratch {
 
 /// Under a name of its own in a folder, from which it goes when that is dropped.
 fn name_in(folder: &Path, file: &File) -> io::Result<TempPath> {
-    let link = |path: &Path| link(file, path).map_err(Into::into);
+    let link = |path: &Path| unnamed::link(file, CWD, path).map_err(Into::into);
     tempfile::Builder::new().make_in(folder, link).map(NamedTempFile::into_temp_path)
-}
-
-fn link(file: &impl AsFd, to: &Path) -> rustix::io::Result<()> {
-    linkat(CWD, way_to(file), CWD, to, AtFlags::SYMLINK_FOLLOW)
-}
-
-fn way_to(file: &impl AsFd) -> String {
-    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
-}
-
-/// Its name is given through `/proc`, which may not be there, or be something else.
-fn can_be_named(file: &impl AsFd) -> bool {
-    let (Ok(one), Ok(other)) = (fstat(file), stat(way_to(file))) else { return false };
-    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
 #[cfg(test)]

@@ -28,13 +28,11 @@ enum At {
 impl Scratch {
     /// In this folder.
     pub(super) fn new(folder: &Path) -> io::Result<Self> {
-        match unnamed::new(CWD, folder) {
-            Some(file) => Ok(Self { file, at: At::Nowhere(folder.to_owned()) }),
-            None => {
-                let (file, path) = NamedTempFile::new_in(folder)?.into_parts();
-                Ok(Self::named(file, path))
-            }
+        if let Some(file) = unnamed::new(CWD, folder) {
+            return Ok(Self { file, at: At::Nowhere(folder.to_owned()) });
         }
+        let (file, path) = NamedTempFile::new_in(folder)?.into_parts();
+        Ok(Self::named(file, path))
     }
 
     /// One that has a name.

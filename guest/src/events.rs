@@ -1,7 +1,7 @@
-//! Tells the host, and the console, how far the guest has come. The host never answers.
+//! Tells the host, and the console, how far the guest has come. The host never answers; behind the last word it hangs up.
 
 use std::{
-    io::Write,
+    io::{Read as _, Write as _},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -76,6 +76,16 @@ impl Events {
         self.send(failed(failure, self.speech));
     }
 
+    /// Blocks until the host has hung up, as it does once it has the last word, but no longer than `patience`: what lies in a line
+    /// of a machine that ends is lost. A host that answers is not waited for.
+    pub fn wait_until_heard(&self, patience: Duration) {
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match line {
+            Some(mut line) if line.set_timeout(patience).is_ok() => drop(line.read(&mut [0])),
+            _ => std::thread::sleep(patience),
+        }
+    }
+
     /// Microseconds since this guest began.
     pub fn age_us(&self) -> u64 {
         since_boot_us().saturating_sub(self.began_us)
@@ -116,6 +126,11 @@ pub fn since_boot_us() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        os::{fd::OwnedFd, unix::net::UnixStream},
+        time::Instant,
+    };
+
     use super::*;
     use crate::failure::Code;
 
@@ -125,5 +140,32 @@ mod tests {
         let event = failed(&failure, Speech::FixedWords);
         assert_eq!((event.code.as_str(), event.detail.as_str(), event.errno), ("not-released", "", 28));
         assert_eq!(failed(&failure, Speech::Sentences).detail, failure.detail);
+    }
+
+    #[test]
+    fn the_last_word_is_waited_for_until_the_host_hangs_up_and_no_longer_than_said() {
+        let connected = || {
+            let (host, guest) = UnixStream::pair().unwrap();
+            (host, Events { line: Mutex::new(Some(OwnedFd::from(guest).into())), ..Events::silent() })
+        };
+        let long = Duration::from_mins(10);
+        let (mut host, events) = connected();
+        let waits = std::thread::spawn(move || {
+            events.exited(3);
+            events.wait_until_heard(long);
+        });
+        host.read_exact(&mut [0; 4]).unwrap();
+        drop(host);
+        waits.join().unwrap();
+        // One that answers, against what was agreed.
+        let (mut host, events) = connected();
+        host.write_all(b"x").unwrap();
+        events.wait_until_heard(long);
+        // Two that say nothing.
+        let (_host, events) = connected();
+        let begun = Instant::now();
+        events.wait_until_heard(Duration::from_millis(30));
+        Events::silent().wait_until_heard(Duration::from_millis(30));
+        assert!(begun.elapsed() >= Duration::from_millis(50), "{:?}", begun.elapsed());
     }
 }

@@ -16,7 +16,7 @@ use coffer_machine::{namespaces, vsock::HOST_CID};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
 };
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -32,12 +32,12 @@ pub enum Host {
 }
 
 impl Host {
-    /// How long what was sent may take to leave a guest before it ends. What was written a socket keeps
-    /// for its reader; a machine that is reset does not.
+    /// How long what was sent may take to leave a guest that ends, where nobody says that it has come: whoever has it hangs up, and
+    /// is not waited for longer. What was written a socket keeps for its reader; a machine that is reset does not.
     pub const fn farewell(self) -> Duration {
         match self {
-            Self::Vsock => Duration::from_millis(100),
-            Self::Sockets => Duration::from_millis(20),
+            Self::Vsock => Duration::from_secs(1),
+            Self::Sockets => Duration::from_millis(200),
         }
     }
 
@@ -60,7 +60,13 @@ impl Host {
 pub type Incoming = ReceiverStream<io::Result<VsockStream>>;
 
 /// The guest's own ports.
-pub enum Ports {
+pub struct Ports {
+    way: Way,
+    /// Each connection has a receiver.
+    open: watch::Sender<()>,
+}
+
+enum Way {
     /// Of vsock.
     Vsock,
     /// All behind one socket.
@@ -68,6 +74,11 @@ pub enum Ports {
 }
 
 impl Ports {
+    /// Ports of vsock.
+    pub fn of_vsock() -> Self {
+        Self { way: Way::Vsock, open: watch::Sender::new(()) }
+    }
+
     /// Ports behind a socket; the event loop must run.
     ///
     /// # Errors
@@ -78,7 +89,7 @@ impl Ports {
         let listener = UnixListener::from_std(listener)?;
         let board = Arc::new(Switchboard::default());
         tokio::spawn(Arc::clone(&board).serve(listener));
-        Ok(Self::Socket(board))
+        Ok(Self { way: Way::Socket(board), open: watch::Sender::new(()) })
     }
 
     /// Opens a port for the host, and nobody else is on its line.
@@ -87,15 +98,33 @@ impl Ports {
     /// The kernel's.
     pub fn open(&self, port: u32) -> io::Result<Incoming> {
         let (sender, receiver) = mpsc::channel(4);
-        match self {
-            Self::Vsock => drop(tokio::spawn(from_vsock(VsockListener::bind(port)?, sender))),
-            Self::Socket(board) => board.put(port, sender),
+        let accepted = Accepted { sender, open: self.open.clone() };
+        match &self.way {
+            Way::Vsock => drop(tokio::spawn(from_vsock(VsockListener::bind(port)?, accepted))),
+            Way::Socket(board) => board.put(port, accepted),
         }
         Ok(ReceiverStream::new(receiver))
     }
+
+    /// Until no connection is open.
+    pub async fn hung_up(&self) {
+        self.open.closed().await;
+    }
 }
 
-type Accepted = mpsc::Sender<io::Result<VsockStream>>;
+/// Takes connections to one port.
+#[derive(Clone)]
+struct Accepted {
+    sender: mpsc::Sender<io::Result<VsockStream>>,
+    open: watch::Sender<()>,
+}
+
+impl Accepted {
+    /// Whether anybody takes them.
+    async fn put(&self, stream: VsockStream) -> bool {
+        self.sender.send(Ok(stream.counted(self.open.subscribe()))).await.is_ok()
+    }
+}
 
 /// How long nothing is accepted after that failed: out of descriptors, or the like.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -105,7 +134,7 @@ async fn from_vsock(listener: VsockListener, accepted: Accepted) {
         match listener.accept().await {
             Ok(stream) if stream.peer().cid != HOST_CID => {}
             Ok(stream) => {
-                if accepted.send(Ok(stream)).await.is_err() {
+                if !accepted.put(stream).await {
                     return;
                 }
             }
@@ -168,7 +197,7 @@ impl Switchboard {
         let accepted = self.find(port).ok_or(io::ErrorKind::ConnectionRefused)?;
         stream.write_all(format!("OK {port}\n").as_bytes()).await?;
         let stream = VsockStream::from_host(stream.into_std()?.into())?;
-        accepted.send(Ok(stream)).await.map_err(io::Error::other)
+        if accepted.put(stream).await { Ok(()) } else { Err(io::ErrorKind::ConnectionAborted.into()) }
     }
 }
 
@@ -204,6 +233,24 @@ mod tests {
             guest.shutdown().await.unwrap();
             assert_eq!(host.read(&mut said).await.unwrap(), 0, "its end is heard");
         }
+    }
+
+    #[tokio::test]
+    async fn all_have_hung_up_when_the_last_one_has_and_not_before() {
+        let (_dir, ports, path) = board();
+        let mut incoming = ports.open(7).unwrap();
+        ports.hung_up().await;
+        let mut guests = Vec::new();
+        for _ in 0..2 {
+            let mut host = UnixStream::connect(&path).await.unwrap();
+            host.write_all(b"CONNECT 7\n").await.unwrap();
+            guests.push(incoming.next().await.unwrap().unwrap());
+        }
+        while let Some(guest) = guests.pop() {
+            assert!(tokio::time::timeout(Duration::from_millis(50), ports.hung_up()).await.is_err());
+            drop(guest);
+        }
+        ports.hung_up().await;
     }
 
     #[tokio::test]

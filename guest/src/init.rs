@@ -129,7 +129,7 @@ fn live(home: Home) -> Result<(), Failure> {
     let result = boot_and_run(home, &line, &events);
     if let Err(failure) = &result {
         events.failed(failure);
-        std::thread::sleep(2 * host.farewell());
+        events.wait_until_heard(2 * host.farewell());
     }
     result
 }
@@ -247,7 +247,7 @@ async fn agent_and_workload(home: Home, booted: Booted, events: &Arc<Events>) ->
     let host = home.host();
     let (ports, binary, users) = match home {
         // By whatever name: the folder it came from is out of sight.
-        Home::Machine => (Ports::Vsock, PathBuf::from("/proc/self/exe"), Users::Machine),
+        Home::Machine => (Ports::of_vsock(), PathBuf::from("/proc/self/exe"), Users::Machine),
         Home::Namespaces(left) => {
             let ports = Ports::behind(left.listener).or_fail(Code::Internal, "listen for the host")?;
             (ports, Path::new("/").join(initrd::INIT), Users::Own)
@@ -279,16 +279,24 @@ async fn agent_and_workload(home: Home, booted: Booted, events: &Arc<Events>) ->
     let mut stop = agent.stop_orders();
     let opening = AtomicBool::new(false);
     tokio::select! {
-        result = prepare_and_run(&agent, host, attested, &opening) => result,
+        result = prepare_and_run(&agent, host, attested, &opening) => result?,
         // Before the workload runs there is nothing to be gentle with, but for volumes, which would be left open: it starts then, and
         // is told to end.
         _ = stop.wait_for(|order| {
             order.is_some() && agent.workload().is_none() && !has_run(events) && !opening.load(Ordering::SeqCst)
         }) => {
             events.exited(128 + libc::SIGTERM);
-            Ok(())
         }
     }
+    farewell(events, &ports, host.farewell()).await;
+    Ok(())
+}
+
+/// Until all who were told something have it: they hang up then. Whoever does not is waited for as long as that takes to leave.
+async fn farewell(events: &Arc<Events>, ports: &Ports, patience: Duration) {
+    let events = events.clone();
+    let heard = tokio::task::spawn_blocking(move || events.wait_until_heard(patience));
+    let _ = tokio::time::timeout(patience, async { tokio::join!(ports.hung_up(), heard) }).await;
 }
 
 fn has_run(events: &Events) -> bool {
@@ -373,7 +381,7 @@ async fn prepare_and_run(
         }
     }
     agent.events.reached(Phase::SecretsReady);
-    run_workload(agent, host, user, volumes).await
+    run_workload(agent, user, volumes).await
 }
 
 /// Sealed volumes in use, and what they are closed with.
@@ -473,7 +481,7 @@ async fn certificates(
     Ok(())
 }
 
-async fn run_workload(agent: &Arc<Agent>, host: Host, user: User, volumes: Option<Volumes>) -> Result<(), Failure> {
+async fn run_workload(agent: &Arc<Agent>, user: User, volumes: Option<Volumes>) -> Result<(), Failure> {
     let spec = agent.document.spec();
     let program = program(spec, user);
     let secrets = agent.secret_env.read().await;
@@ -521,7 +529,7 @@ async fn run_workload(agent: &Arc<Agent>, host: Host, user: User, volumes: Optio
         // A program that ended well is worth less than what it wrote.
         Err(failure) => agent.events.failed(&failure),
     }
-    linger(agent, host).await;
+    linger(agent).await;
     Ok(())
 }
 
@@ -539,7 +547,7 @@ fn start_failure(error: &StartError) -> Failure {
 }
 
 /// Stays up for whoever may read the output, until somebody has read all of it, or is told to stop.
-async fn linger(agent: &Arc<Agent>, host: Host) {
+async fn linger(agent: &Arc<Agent>) {
     let spec = agent.document.spec();
     let readers = spec.host_may.contains(Act::Logs)
         || spec.tee != Tee::None && agent.owners.now().iter().any(|owner| owner.may.contains(Act::Logs));
@@ -554,7 +562,6 @@ async fn linger(agent: &Arc<Agent>, host: Host) {
         () = tokio::time::sleep(patience) => {}
         () = stopped => {}
     }
-    tokio::time::sleep(host.farewell()).await;
 }
 
 #[cfg(test)]

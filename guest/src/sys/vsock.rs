@@ -12,7 +12,10 @@ use std::{
 };
 
 use coffer_machine::vsock::HOST_CID;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd},
+    sync::watch,
+};
 
 use super::descriptor::register;
 
@@ -166,6 +169,8 @@ fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, VsockPeer)> {
 pub struct VsockStream {
     fd: AsyncFd<OwnedFd>,
     peer: VsockPeer,
+    /// Its sender knows when nobody has one any more.
+    _counted: Option<watch::Receiver<()>>,
 }
 
 impl VsockStream {
@@ -180,7 +185,13 @@ impl VsockStream {
     }
 
     fn new(fd: OwnedFd, peer: VsockPeer) -> io::Result<Self> {
-        Ok(Self { fd: register(fd)?, peer })
+        Ok(Self { fd: register(fd)?, peer, _counted: None })
+    }
+
+    /// Open as long as this is there.
+    #[must_use]
+    pub fn counted(self, among: watch::Receiver<()>) -> Self {
+        Self { _counted: Some(among), ..self }
     }
 
     /// Who is on the other end.

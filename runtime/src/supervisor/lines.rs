@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coffer_guest_proto::event::EventReader;
-use coffer_guest_proto::{Event, ports};
+use coffer_guest_proto::{Event, Phase, ports};
 use coffer_verifier::abi::message::{REQUEST_FRAME, decode_request};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, copy_buf, sink};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -22,7 +22,8 @@ use crate::simulator::Answerer;
 /// A guest has ten phases. One that talks without end would keep its supervisor from everything else.
 const MOST_EVENTS: usize = 256;
 
-/// Reads events of the first connection; later ones are refused, so that nothing inside can speak over the agent.
+/// Reads events of the first connection; later ones are refused, so that nothing inside can speak over the agent. Behind the
+/// last word it hangs up, for which the guest waits.
 pub async fn events(listener: UnixListener, events: mpsc::Sender<Event>) {
     let Ok((mut line, _)) = listener.accept().await else { return };
     drop(listener);
@@ -42,7 +43,8 @@ pub async fn events(listener: UnixListener, events: mpsc::Sender<Event>) {
                 }
                 Ok(Some(event)) => {
                     left -= 1;
-                    if events.send(event).await.is_err() {
+                    let last = matches!(event.phase(), Phase::Exited | Phase::Failed);
+                    if events.send(event).await.is_err() || last {
                         return;
                     }
                 }

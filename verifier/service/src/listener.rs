@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderValue, Request, Version, header};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -125,7 +127,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     certificate: Option<Certificate>,
     service: &Service,
     router: Router,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
     let known = Known::default();
     let (seen, shown, limits) = (known.clone(), certificate.clone(), service.limits);
@@ -158,21 +160,15 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .keep_alive_timeout(PING);
     let connection = builder.serve_connection(TokioIo::new(stream), answer);
     tokio::pin!(connection);
+    // Asked when it has something to say, and not with each packet of the connection.
+    let mut watched = FuturesUnordered::from_iter([watched(service, &known, certificate.as_ref(), stop)]);
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
-        // One on which nothing is asked in time is hung up on: it may be at any state, and has none to wait for.
-        () = until(service.limits.head_time, || known.is_asked()) => return,
-        // So is one on which nothing of the answers is taken: whoever does not read may ask no more.
-        () = stuck(&known, service.limits.request_time) => return,
-        () = async {
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => {}
-                () = until(STRANGERS * service.limits.head_time, || known.is_a_callers()) => {}
-                () = sleep(LONGEST) => {}
-                // Whoever has a certificate under those of now comes again, and shows it.
-                () = service.until(|live| certificate.as_ref().is_some_and(|one| !one.counts(live))) => {}
+        Some(end) = watched.next() => {
+            if end == End::AtOnce {
+                return;
             }
-        } => {
             connection.as_mut().graceful_shutdown();
             // An end takes two in HTTP/2: whoever does not do their part is not waited for longer than for a request.
             match timeout(service.limits.request_time + service.limits.head_time, connection.as_mut()).await {
@@ -183,6 +179,34 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+/// How a connection is ended that does not end by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    AtOnce,
+    /// With what was asked on it.
+    InOrder,
+}
+
+/// What ends a connection.
+async fn watched(
+    service: &Service,
+    known: &Known,
+    certificate: Option<&Certificate>,
+    mut stop: watch::Receiver<bool>,
+) -> End {
+    tokio::select! {
+        // One on which nothing is asked in time is hung up on: it may be at any state, and has none to wait for.
+        () = until(service.limits.head_time, || known.is_asked()) => End::AtOnce,
+        // So is one on which nothing of the answers is taken: whoever does not read may ask no more.
+        () = stuck(known, service.limits.request_time) => End::AtOnce,
+        _ = stop.wait_for(|stop| *stop) => End::InOrder,
+        () = until(STRANGERS * service.limits.head_time, || known.is_a_callers()) => End::InOrder,
+        () = sleep(LONGEST) => End::InOrder,
+        // Whoever has a certificate under those of now comes again, and shows it.
+        () = service.until(|live| certificate.is_some_and(|one| !one.counts(live))) => End::InOrder,
     }
 }
 

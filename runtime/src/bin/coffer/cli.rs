@@ -9,22 +9,16 @@ use crate::context::Context;
 use crate::docker;
 use crate::error::{Class, CliError};
 use crate::exits::Exits;
-use crate::parser::{Globals, parser};
+use crate::parser::{self, Globals};
 use crate::recorded;
 use crate::refusal::{fail, refuse};
 use crate::row::{self, Does};
-use crate::values;
 
 /// Does what a command line says.
 pub fn main(words: &[OsString]) -> ExitCode {
     let is_box = |word: &str| boxes::GROUP.commands.iter().any(|entry| entry.name == word);
     let words: &[OsString] = &docker::nouns::flattened(words, is_box);
-    let mut parser = parser();
-    let parsed = parser.try_get_matches_from_mut(words).and_then(|matches| {
-        values::check(&mut parser, &matches)?;
-        Ok(matches)
-    });
-    let matches = match parsed {
+    let matches = match parser::parse(words) {
         Ok(matches) => matches,
         Err(error) => return refuse(error, words),
     };

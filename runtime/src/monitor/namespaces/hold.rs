@@ -26,6 +26,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 use super::card::Card;
 use super::group::Group;
 use super::inside::{Made, enter_and_become_init};
+use super::kept_init;
 use super::order::{Folder, Order, word};
 use crate::boxes::files;
 use crate::home::private_folder;
@@ -57,6 +58,7 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
     let lines = lines_of_the_host(ids.first)?;
     let Spaces { users, network } = spaces(ids.first, IDS, PROCESSES)
         .class_while(Class::Platform, "cannot make a user namespace (it takes root of this machine)")?;
+    let init = kept_init::mount_init(Path::new(kept_init::KEPT), &order.initrd)?;
     let card = order.card.as_ref().map(|card| Card::plug(card, &network)).transpose()?;
     let mut images = Vec::with_capacity(order.images.len());
     for image in &order.images {
@@ -81,7 +83,8 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
     let child = match fork().class_while(Class::Platform, "cannot start init")? {
         Forked::Child => {
             drop((failed, line, card));
-            let made = Made { order, listener, lines, users, network, images, folders, parent: says.try_clone()? };
+            let made =
+                Made { order, init, listener, lines, users, network, images, folders, parent: says.try_clone()? };
             let joined = group.as_ref().map_or(Ok(()), Group::join);
             let failure = match joined.and_then(|()| enter_and_become_init(made)) {
                 Ok(never) => match never {},
@@ -95,7 +98,7 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
         }
         Forked::Parent(child) => child,
     };
-    drop((order, listener, lines, users, network, images, folders, says));
+    drop((order, init, listener, lines, users, network, images, folders, says));
     if let Some(card) = card {
         // Children were to be of another namespace, and a thread is of its process's. No fork follows, which takes that there is one.
         let own = File::open("/proc/self/ns/pid")?;

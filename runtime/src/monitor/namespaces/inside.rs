@@ -33,6 +33,8 @@ use crate::sys::namespaces::{close_on_exec, read_once, unshare};
 pub struct Made {
     /// The box.
     pub order: Order,
+    /// Its init, as a mount.
+    pub init: OwnedFd,
     /// Where the host reaches it.
     pub listener: UnixListener,
     /// Sockets of the host by their port, as mounts.
@@ -62,7 +64,7 @@ pub fn detached(name: &OsStr) -> io::Result<OwnedFd> {
 /// # Errors
 /// Class `platform`, naming the step the kernel refused.
 pub fn enter_and_become_init(made: Made) -> Result<Infallible, Failure> {
-    let Made { order, listener, lines, users, network, images, folders, parent } = made;
+    let Made { order, init, listener, lines, users, network, images, folders, parent } = made;
     let read = |path: &Path| fs::read(path).class_while(Class::Config, format!("cannot read {}", path.display()));
     let command_line = read(&order.command_line)?;
     let spec = read(&order.spec)?;
@@ -74,16 +76,11 @@ pub fn enter_and_become_init(made: Made) -> Result<Infallible, Failure> {
     enter_network(&network).class_while(Class::Platform, what)?;
     drop(network);
     begin_root().class_while(Class::Platform, what)?;
-    let mut init = create(initrd::INIT, 0o755).class_while(Class::Platform, what)?;
-    coffer_platform::files::copy_init(&order.initrd, &order.initrd_sha256, &mut init)
-        .map_err(|error| crate::platform_folder::of_boxs_platform(&error))?;
-    // Open for writing, it could not be run.
-    drop(init);
     let of_images = images.iter().map(|(serial, _, mounted)| (serial.as_str(), mounted));
     let mounts =
         of_images.chain(folders.iter().map(|(serial, mounted)| (serial.as_str(), mounted))).collect::<Vec<_>>();
-    finish_root(&command_line, &spec, &lines, &mounts).class_while(Class::Platform, what)?;
-    drop((lines, folders, order));
+    finish_root(&init, &command_line, &spec, &lines, &mounts).class_while(Class::Platform, what)?;
+    drop((init, lines, folders, order));
     let what = "cannot give up the rights of the host's root";
     give_up_the_host(&users).class_while(Class::Platform, what)?;
     drop(users);
@@ -135,6 +132,7 @@ fn begin_root() -> io::Result<()> {
 
 /// Puts into the root what init needs and nothing else, and lets go of the host's.
 fn finish_root(
+    init: &OwnedFd,
     command_line: &[u8],
     spec: &[u8],
     lines: &[(String, OwnedFd)],
@@ -143,6 +141,8 @@ fn finish_root(
     for name in ["proc", "sys", "dev", "run"] {
         fs::create_dir(name)?;
     }
+    put(initrd::INIT, b"", 0o444)?;
+    attach(init, initrd::INIT)?;
     let inside = |path: &str| path.trim_start_matches('/').to_owned();
     for path in [namespaces::LINES, namespaces::IMAGES] {
         fs::create_dir_all(inside(path))?;
@@ -176,13 +176,9 @@ fn finish_root(
 }
 
 fn put(path: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
-    create(path, mode)?.write_all(bytes)
-}
-
-fn create(path: &str, mode: u32) -> io::Result<File> {
-    let file = File::create_new(path)?;
+    let mut file = File::create_new(path)?;
     file.set_permissions(Permissions::from_mode(mode))?;
-    Ok(file)
+    file.write_all(bytes)
 }
 
 fn attach(mounted: &OwnedFd, at: &str) -> io::Result<()> {

@@ -13,9 +13,7 @@ use crate::monitor::{Access, Disk, Launch, Limits, Writes};
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// The archive init is taken from.
-    pub initrd: PathBuf,
-    /// Its SHA-256, hex.
-    pub initrd_sha256: String,
+    pub initrd: Initrd,
     /// The measured command line with its NUL.
     pub command_line: PathBuf,
     /// Bytes of the spec disk.
@@ -30,6 +28,16 @@ pub struct Order {
     pub limits: Limits,
     /// Its network card, if it has one.
     pub card: Option<Card>,
+}
+
+/// An initrd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Initrd {
+    /// The file.
+    pub file: PathBuf,
+    /// Its SHA-256, hex.
+    pub sha256: String,
 }
 
 /// A network card.
@@ -95,8 +103,7 @@ impl Order {
             return lacks("a root, before its volumes");
         }
         Ok(Self {
-            initrd: launch.measured.initrd.clone(),
-            initrd_sha256: launch.measured.initrd_sha256.clone(),
+            initrd: Initrd { file: launch.measured.initrd.clone(), sha256: launch.measured.initrd_sha256.clone() },
             command_line: launch.measured.command_line.clone(),
             spec: spec.file.clone(),
             secrets: launch.secrets.clone(),

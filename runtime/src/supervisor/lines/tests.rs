@@ -41,6 +41,22 @@ async fn a_guest_that_talks_without_end_is_not_listened_to() {
 }
 
 #[tokio::test]
+async fn behind_a_last_word_the_host_hangs_up() {
+    for last in [Phase::Exited, Phase::Failed] {
+        let dir = tempfile::tempdir().unwrap();
+        let (send, mut receive) = mpsc::channel(8);
+        let listening = tokio::spawn(events(bind_socket(dir.path(), "s").unwrap(), send));
+        let mut line = connect_socket(dir.path(), "s").unwrap();
+        for phase in [Phase::Booted, last] {
+            line.write_all(&event::encode(&event_of(phase))).await.unwrap();
+            assert_eq!(receive.recv().await.unwrap().phase, i32::from(phase));
+        }
+        assert_eq!(line.read(&mut [0]).await.unwrap(), 0);
+        listening.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn answers_pages_in_turn_and_hangs_up_on_unknown_kinds() {
     let dir = tempfile::tempdir().unwrap();
     let listener = bind_socket(dir.path(), "s").unwrap();

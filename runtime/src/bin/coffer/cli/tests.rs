@@ -2,6 +2,7 @@
 mod paragraphs;
 
 use super::*;
+use crate::parser::parser;
 use crate::refusal;
 
 fn words(line: &str) -> Vec<&str> {

@@ -27,11 +27,7 @@ const OF_IMAGES: &[(&str, &str)] = &[
 /// `words`: the whole line, the program's name first. `is_box`: whether this is a command of boxes.
 pub fn flattened(words: &[OsString], is_box: impl Fn(&str) -> bool) -> Cow<'_, [OsString]> {
     let text = |at: usize| words.get(at).and_then(|word| word.to_str()).unwrap_or_default();
-    let mut at = 1;
-    while text(at).starts_with('-') {
-        // The one flag of every command that has a value.
-        at += if text(at) == "--home" { 2 } else { 1 };
-    }
+    let at = place_of_command(words);
     let flat = |ours: &str| {
         let mut flat = words.to_vec();
         flat.splice(at..at + 2, [OsString::from(ours)]);
@@ -48,6 +44,16 @@ pub fn flattened(words: &[OsString], is_box: impl Fn(&str) -> bool) -> Cow<'_, [
     let verb = text(at + 1);
     let ours = OTHERWISE.iter().find(|(theirs, _)| *theirs == verb).map_or(verb, |(_, ours)| ours);
     if is_box(ours) { flat(ours) } else { words.into() }
+}
+
+/// Where the first word stands that is no flag of every command, nor the value of one.
+pub fn place_of_command(words: &[OsString]) -> usize {
+    let mut at = 1;
+    while let Some(word) = words.get(at).and_then(|word| word.to_str()).filter(|word| word.starts_with('-')) {
+        // The one flag of every command that has a value.
+        at += if word == "--home" { 2 } else { 1 };
+    }
+    at
 }
 
 #[cfg(test)]

@@ -28,6 +28,11 @@ impl Stat {
     }
 }
 
+/// The name of this start of the host.
+pub(crate) fn this_boot() -> std::io::Result<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|name| name.trim().to_owned())
+}
+
 /// One process, whose number another may have after it: with when it began, and in which boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
@@ -39,8 +44,7 @@ pub(crate) struct Process {
 impl Process {
     /// The process of this number, if there is one.
     pub fn of(pid: u32) -> Option<Self> {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        Some(Self { pid, began: Stat::of(pid)?.began, boot: boot.trim().into() })
+        Some(Self { pid, began: Stat::of(pid)?.began, boot: this_boot().ok()? })
     }
 
     /// This one.

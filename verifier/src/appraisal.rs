@@ -1,5 +1,7 @@
 //! What the judge said: the verdict, every reason, every check. It can be written out, and never read back in.
 
+mod text;
+
 use std::borrow::Cow;
 
 use serde::Serialize;
@@ -193,19 +195,22 @@ impl Appraisal {
     }
 }
 
-impl Serialize for Appraisal {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct View<'a> {
-            verdict: Verdict,
-            simulated: Option<bool>,
-            anchor: Option<Anchor>,
-            workload_digest: Option<WorkloadDigest>,
-            claims: Option<Claims>,
-            missing: &'a [EndorsementRequest],
-            reasons: &'a [Reason],
-            checks: Vec<Cow<'a, CheckLine>>,
-        }
+/// What is written out.
+#[derive(Serialize)]
+struct View<'a> {
+    verdict: Verdict,
+    simulated: Option<bool>,
+    anchor: Option<Anchor>,
+    workload_digest: Option<WorkloadDigest>,
+    claims: Option<Claims>,
+    missing: &'a [EndorsementRequest],
+    reasons: &'a [Reason],
+    /// The last.
+    checks: Vec<Cow<'a, CheckLine>>,
+}
+
+impl Appraisal {
+    fn view<'a>(&'a self, checks: Vec<Cow<'a, CheckLine>>) -> View<'a> {
         let verified = self.verified();
         View {
             verdict: self.verdict(),
@@ -215,8 +220,13 @@ impl Serialize for Appraisal {
             claims: verified.map(VerifiedReport::claims),
             missing: &self.missing,
             reasons: &self.reasons,
-            checks: self.lines(),
+            checks,
         }
-        .serialize(serializer)
+    }
+}
+
+impl Serialize for Appraisal {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.view(self.lines()).serialize(serializer)
     }
 }

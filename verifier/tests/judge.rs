@@ -361,6 +361,9 @@ fn the_soonest_answer_is_the_same_answer() {
         let plain = verifier.judge(&evidence, &none, &want, world.now);
         let soonest = verifier.judge_soonest(&kept, &evidence, &none, &want, world.now);
         assert_eq!(codes(&plain).concat(), code);
+        let mut text = Vec::new();
+        plain.write_json(&mut text).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), serde_json::to_string(&plain).unwrap(), "{code}");
         assert_eq!((soonest.verdict(), codes(&soonest)), (plain.verdict(), codes(&plain)));
         assert_eq!(soonest.checks(), plain.checks(), "{code}");
         assert_eq!(soonest.cost().rsa, plain.cost().rsa, "{code}");

@@ -214,16 +214,21 @@ impl Answer {
     ///
     /// # Errors
     /// [`Refusal::Internal`], never in fact: keys are words.
-    pub fn to_json(&self) -> Result<String, Refusal> {
+    pub fn to_json(&self) -> Result<Vec<u8>, Refusal> {
         let Self { policy, not_fetched, request_nonce, token, .. } = self;
-        let whole = Whole {
-            policy: Named { id: policy.name.as_str(), revision: policy.revision.as_str() },
-            appraisal: self.shown(),
-            not_fetched,
-            request_nonce: request_nonce.as_ref().map(ToString::to_string),
-            token: token.as_deref(),
-        };
-        written(&whole)
+        let rest = Rest { not_fetched, request_nonce: request_nonce.as_ref().map(ToString::to_string), token };
+        written(|out| {
+            out.extend_from_slice(br#"{"policy":"#);
+            let named = Named { id: policy.name.as_str(), revision: policy.revision.as_str() };
+            serde_json::to_writer(&mut *out, &named)?;
+            out.extend_from_slice(br#","appraisal":"#);
+            self.write_appraisal(out)?;
+            // What follows goes on where its object would begin.
+            let begins = out.len();
+            serde_json::to_writer(&mut *out, &rest)?;
+            out[begins] = b',';
+            Ok(())
+        })
     }
 
     /// What `coffer verify --json` prints.
@@ -231,26 +236,28 @@ impl Answer {
     /// # Errors
     /// As [`Self::to_json`].
     pub fn appraisal_json(&self) -> Result<String, Refusal> {
-        written(&self.shown())
+        String::from_utf8(written(|out| self.write_appraisal(out))?).map_err(|error| unwritten(&error))
     }
 
     /// Addresses stand beside what is missing. Where nothing is, the judge's own form is that form already, and no tree is built.
-    fn shown(&self) -> Shown<'_> {
+    fn write_appraisal(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
         if self.appraisal.missing().is_empty() {
-            Shown::AsItIs(&self.appraisal)
+            self.appraisal.write_json(out)
         } else {
-            Shown::WithAddresses(coffer_kds::appraisal_json(&self.appraisal, false))
+            serde_json::to_writer(out, &coffer_kds::appraisal_json(&self.appraisal, false))
         }
     }
 }
 
-fn written(value: &impl Serialize) -> Result<String, Refusal> {
+fn written(write: impl FnOnce(&mut Vec<u8>) -> serde_json::Result<()>) -> Result<Vec<u8>, Refusal> {
     let mut out = Vec::with_capacity(USUAL);
-    let written = serde_json::to_writer(&mut out, value).map_err(|error| error.to_string());
-    written.and_then(|()| String::from_utf8(out).map_err(|error| error.to_string())).map_err(|error| {
-        tracing::error!(error, "an answer could not be written");
-        Refusal::Internal
-    })
+    write(&mut out).map_err(|error| unwritten(&error))?;
+    Ok(out)
+}
+
+fn unwritten(error: &dyn std::error::Error) -> Refusal {
+    tracing::error!(%error, "an answer could not be written");
+    Refusal::Internal
 }
 
 /// Bytes of a report with its chain and list, of any form and of any cloud's, as a rule; with as much again.
@@ -258,26 +265,18 @@ const EVIDENCE: usize = 32 << 10;
 /// Bytes that an answer has at most, as a rule, so that it is not moved while it grows.
 const USUAL: usize = 16 << 10;
 
+/// Behind policy and appraisal.
 #[derive(Serialize)]
-struct Whole<'a> {
-    policy: Named<'a>,
-    appraisal: Shown<'a>,
+struct Rest<'a> {
     not_fetched: &'a Value,
     request_nonce: Option<String>,
-    token: Option<&'a str>,
+    token: &'a Option<String>,
 }
 
 #[derive(Serialize)]
 struct Named<'a> {
     id: &'a str,
     revision: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Shown<'a> {
-    AsItIs(&'a Appraisal),
-    WithAddresses(Value),
 }
 
 /// Chains that were verified, by chip, TCB and policy: what a chain rests on is compared each time by the judge, so that one here is

@@ -149,9 +149,10 @@ async fn appraise_batch(
     let asked = service.counted(requests)?;
     let written = |answer: Result<Answer, Refusal>| answer.and_then(|answer| answer.to_json());
     let results = service.appraise_each(asked, &caller.to_string(), written).await.into_iter();
-    let results = results.map(|one| one.unwrap_or_else(|refusal| refusal.failure().json().to_string()));
-    let results: Vec<String> = results.collect();
-    Ok(text("application/json", "no-store", format!(r#"{{"results":[{}]}}"#, results.join(","))))
+    let results = results.map(|one| one.unwrap_or_else(|refusal| refusal.failure().json().to_string().into()));
+    let results: Vec<Vec<u8>> = results.collect();
+    let whole = [&br#"{"results":["#[..], &results.join(&b','), b"]}"].concat();
+    Ok(text("application/json", "no-store", whole))
 }
 
 async fn challenge(State(service): Shared) -> Result<Response, Refusal> {

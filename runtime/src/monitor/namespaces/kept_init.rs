@@ -18,9 +18,10 @@ use tempfile::NamedTempFile;
 use super::order::Initrd;
 use crate::home::private_folder;
 use crate::platform_folder::of_boxs_platform;
+use crate::process::this_boot;
 use crate::sys::namespaces::mount_program;
 
-/// Where they are kept: gone when the host starts anew. Root's, so that nobody else puts one there.
+/// Where they are kept. Root's, so that nobody else puts one there.
 pub const KEPT: &str = "/run/coffer-inits";
 /// So many; the others were of platforms that were here before.
 const MOST: usize = 4;
@@ -34,10 +35,7 @@ const TRIES: usize = 3;
 pub fn mount_init(kept: &Path, initrd: &Initrd) -> Result<OwnedFd, Failure> {
     let what = "cannot keep the guest platform's init for its boxes";
     private_folder(kept).class(Class::Platform)?;
-    // A path of its own, whatever a manifest says.
-    let mut digest = [0; 32];
-    hex::decode_to_slice(&initrd.sha256, &mut digest).class_while(Class::Internal, "the initrd's digest")?;
-    let program = kept.join(hex::encode(digest));
+    let program = kept.join(name_of(initrd)?);
     for _ in 0..TRIES {
         match mount_program(&program) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(kept, &program, initrd)?,
@@ -45,6 +43,14 @@ pub fn mount_init(kept: &Path, initrd: &Initrd) -> Result<OwnedFd, Failure> {
         }
     }
     Err(Failure::new(Class::Platform, format!("{what}: others take it away from {}", kept.display())))
+}
+
+/// By its digest, whatever a manifest says, and by this start of the host: what a crash left half on its disk is another's.
+fn name_of(initrd: &Initrd) -> Result<String, Failure> {
+    let mut digest = [0; 32];
+    hex::decode_to_slice(&initrd.sha256, &mut digest).class_while(Class::Internal, "the initrd's digest")?;
+    let boot = this_boot().class_while(Class::Platform, "cannot tell this start of the host from others")?;
+    Ok(format!("{}-{boot}", hex::encode(digest)))
 }
 
 fn make(kept: &Path, program: &Path, initrd: &Initrd) -> Result<(), Failure> {

@@ -3,13 +3,23 @@
 //! The schema says every field there is, what it holds and what it means; `coffer policy lint` holds policies against it, and tests hold the
 //! claims of genuine evidence and the pages against it.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use coffer_verifier::{Appraisal, Code, MaxAge, Reason, UnixTime, VerifiedReport};
+use regorus::unstable::{Expr, Module};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::Policy;
+use crate::{
+    Policy,
+    policy::AGE_HINT,
+    syntax::{self, Part, parts, root},
+    visit::{self, Visitor},
+};
 
 /// The JSON Schema (2020-12) of the input.
 pub const INPUT_SCHEMA: &str = include_str!("../input.schema.json");
@@ -83,6 +93,43 @@ pub(crate) fn stray(road: &[Option<String>]) -> Option<(String, Vec<&'static str
     None
 }
 
+/// Fields of the input, such as `input.spec`, that these texts read and that a key broker alone gives.
+pub(crate) fn of_broker(modules: &[Module]) -> Vec<String> {
+    let mut read = BTreeSet::new();
+    for module in modules {
+        let mut fields = Fields { imports: syntax::imports(module), read: &mut read };
+        module.policy.iter().for_each(|rule| visit::rule(rule, &mut fields));
+    }
+    let alone = |field: &&Field| field.meaning.ends_with(OF_BROKER) && read.contains(&field.path);
+    FIELDS.iter().filter(alone).map(|field| field.path.clone()).collect()
+}
+
+/// How the schema says whose a field is.
+const OF_BROKER: &str = "of the broker alone";
+
+/// Fields that stand right below the input.
+struct Fields<'a> {
+    imports: Vec<(String, Vec<Part>, u32)>,
+    read: &'a mut BTreeSet<String>,
+}
+
+impl Visitor for Fields<'_> {
+    fn expression(&mut self, expr: &Expr) {
+        let Expr::Var { span, .. } = root(expr) else { return };
+        let name = span.text();
+        let path = parts(expr).1;
+        let whole: Vec<Part> = match self.imports.iter().find(|(import, ..)| import == name) {
+            Some((_, import, _)) => import.iter().cloned().chain(path).collect(),
+            None => [Some(name.to_owned())].into_iter().chain(path).collect(),
+        };
+        if let [Some(first), Some(field), ..] = &whole[..]
+            && first == "input"
+        {
+            self.read.insert(format!("input.{field}"));
+        }
+    }
+}
+
 /// What an evidence policy sees of an appraisal; nothing of evidence that is not authentic, for nothing it says is worth a question.
 pub fn evidence_input(appraisal: &Appraisal, now: UnixTime) -> Option<Value> {
     let verified = appraisal.verified()?;
@@ -109,22 +156,24 @@ pub fn lower(appraisal: Appraisal, policies: &[Policy], max_age: MaxAge, now: Un
     }
     let Some(input) = evidence_input(&appraisal, now) else { return appraisal };
     for policy in policies {
-        if let Some((found, expected)) = policy.too_old(max_age, now) {
-            reasons.push(Reason::new(Code::Rego, found, expected, AGE_HINT));
+        if let Some((found, expected, hint)) = policy.too_old(max_age, now) {
+            reasons.push(Reason::new(Code::Rego, found, expected, hint));
         }
         let decision = policy.decide(&input);
         let expected = format!("{} to allow it", policy.name());
+        let hint = || match policy.of_broker() {
+            [] => Cow::Borrowed(HINT),
+            fields => Cow::Owned(format!("{HINT}; it reads {}, which a key broker alone gives", fields.join(", "))),
+        };
         let said = decision.reasons().iter().map(|reason| plain(reason));
-        reasons.extend(said.map(|found| Reason::new(Code::Rego, found, &expected, HINT)));
+        reasons.extend(said.map(|found| Reason::new(Code::Rego, found, &expected, hint())));
         if !decision.allows() && decision.reasons().is_empty() {
-            reasons.push(Reason::new(Code::Rego, "no reason", &expected, HINT));
+            reasons.push(Reason::new(Code::Rego, "no reason", &expected, hint()));
         }
     }
     appraisal.lowered(reasons)
 }
 
-const AGE_HINT: &str =
-    "take the newest bundle, with the key that signed it; `coffer policy re-endorse` gives one another date";
 const HINT: &str = "see what the policy asks for: `coffer policy explain` shows where it stops";
 
 /// A policy may repeat what evidence says, which is nobody's to move a terminal's cursor with.
@@ -148,6 +197,23 @@ mod tests {
         assert!(fields().len() > 120, "{}", fields().len());
         for field in fields() {
             assert!(!field.kind.is_empty() && field.meaning.len() > 3, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_key_broker_alone_gives_is_known_of_a_policy_that_reads_it() {
+        let of = |body: &str| Policy::parse("p.rego", &format!("package p\n{body}")).unwrap().of_broker().to_vec();
+        assert_eq!(of("allow if input.result.status == \"affirming\""), [""; 0]);
+        assert_eq!(of("allow if input.spec.tee == \"sev-snp\""), ["input.spec"]);
+        assert_eq!(
+            of("import input.secret as s\nallow if {\n\tinput[\"tenant\"].name\n\ts.path\n}"),
+            ["input.secret", "input.tenant"]
+        );
+        let release = Policy::parse(crate::RELEASE.name, crate::RELEASE.text).unwrap();
+        assert!(release.of_broker().contains(&"input.spec".to_owned()), "{:?}", release.of_broker());
+        for shipped in crate::SHIPPED {
+            let policy = Policy::parse(shipped.name, shipped.text).unwrap();
+            assert_eq!(policy.of_broker().is_empty(), shipped.is_for_evidence(), "{}", shipped.name);
         }
     }
 

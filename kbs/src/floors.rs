@@ -83,7 +83,8 @@ fn read(field: &str, file: &str, folder: &Path, mistakes: &mut Vec<String>) -> E
         mistakes.push(format!("{field} is empty, expected {STRICT:?}, {VMPL_AND_DEBUG_ALONE:?} or a file"));
         return EvidencePolicy::strict();
     }
-    if coffer_policies::Shipped::named(file).is_some() || file.ends_with(".rego") {
+    let is_text = Path::new(file).extension().is_some_and(|end| end == "rego");
+    if is_text || coffer_policies::Shipped::named(file).is_some() {
         mistakes.push(format!(
             "{field} ({file}) is Rego, and a floor is a typed policy: {STRICT:?}, {VMPL_AND_DEBUG_ALONE:?} or a TOML file"
         ));

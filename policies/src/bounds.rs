@@ -39,9 +39,15 @@ pub(crate) fn within_bounds(name: &str, files: &[File]) -> Result<Vec<Module>, P
     let modules = files.iter().map(module).collect::<Result<Vec<_>, _>>()?;
     reach::look(&modules).map_err(|((at, line), found)| too_deep(&files[at], line as usize, found))?;
     match calls::faults(&modules).into_iter().next() {
-        Some(fault) => Err(fault.error(files)),
+        Some(fault) => Err(fault_of(fault, files)),
         None => Ok(modules),
     }
+}
+
+/// The error of a call in one of these files.
+pub(crate) fn fault_of(fault: calls::Fault, files: &[File]) -> PolicyError {
+    let name = &files[fault.module].name;
+    fault.error(name)
 }
 
 /// One text by itself.

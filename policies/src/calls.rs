@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use regorus::unstable::{BUILTINS, Expr, Module, Rule, RuleHead};
 
 use crate::{
-    PolicyError,
-    bounds::File,
-    builtins,
+    PolicyError, builtins,
     syntax::{self, Part, first_name, parts, refr, root},
     visit::{self, Visitor},
 };
@@ -16,7 +14,7 @@ use crate::{
 /// A call that fails wherever it is reached.
 pub(crate) struct Fault {
     /// Which module.
-    module: usize,
+    pub module: usize,
     /// Line and column.
     place: (u32, u32),
     /// What is called.
@@ -34,10 +32,10 @@ enum Why {
 }
 
 impl Fault {
-    /// As the policy's: `files` are those that the modules are of.
-    pub fn error(self, files: &[File]) -> PolicyError {
-        let Self { module, place, name: function, why } = self;
-        let name = files[module].name.clone();
+    /// As the policy's: `name` is that of the file which the module is of.
+    pub fn error(self, name: &str) -> PolicyError {
+        let Self { place, name: function, why, .. } = self;
+        let name = name.to_owned();
         let message = match why {
             Why::Forbidden => return PolicyError::Forbidden { name, place, function },
             Why::Unknown => format!("could not find function {function}"),

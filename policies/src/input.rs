@@ -3,23 +3,13 @@
 //! The schema says every field there is, what it holds and what it means; `coffer policy lint` holds policies against it, and tests hold the
 //! claims of genuine evidence and the pages against it.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-    sync::LazyLock,
-};
+use std::{borrow::Cow, collections::BTreeMap, sync::LazyLock};
 
 use coffer_verifier::{Appraisal, Code, MaxAge, Reason, UnixTime, VerifiedReport};
-use regorus::unstable::{Expr, Module};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{
-    Policy,
-    policy::AGE_HINT,
-    syntax::{self, Part, parts, root},
-    visit::{self, Visitor},
-};
+use crate::Policy;
 
 /// The JSON Schema (2020-12) of the input.
 pub const INPUT_SCHEMA: &str = include_str!("../input.schema.json");
@@ -93,42 +83,14 @@ pub(crate) fn stray(road: &[Option<String>]) -> Option<(String, Vec<&'static str
     None
 }
 
-/// Fields of the input, such as `input.spec`, that these texts read and that a key broker alone gives.
-pub(crate) fn of_broker(modules: &[Module]) -> Vec<String> {
-    let mut read = BTreeSet::new();
-    for module in modules {
-        let mut fields = Fields { imports: syntax::imports(module), read: &mut read };
-        module.policy.iter().for_each(|rule| visit::rule(rule, &mut fields));
-    }
-    let alone = |field: &&Field| field.meaning.ends_with(OF_BROKER) && read.contains(&field.path);
-    FIELDS.iter().filter(alone).map(|field| field.path.clone()).collect()
+/// Fields of the input, such as `input.spec`, that a policy reads and that a key broker alone gives: about evidence they are absent.
+fn of_broker(policy: &Policy) -> Vec<&'static str> {
+    let alone = |field: &&Field| field.meaning.ends_with(OF_BROKER) && policy.reads().contains(&field.path);
+    fields().iter().filter(alone).map(|field| field.path.as_str()).collect()
 }
 
 /// How the schema says whose a field is.
 const OF_BROKER: &str = "of the broker alone";
-
-/// Fields that stand right below the input.
-struct Fields<'a> {
-    imports: Vec<(String, Vec<Part>, u32)>,
-    read: &'a mut BTreeSet<String>,
-}
-
-impl Visitor for Fields<'_> {
-    fn expression(&mut self, expr: &Expr) {
-        let Expr::Var { span, .. } = root(expr) else { return };
-        let name = span.text();
-        let path = parts(expr).1;
-        let whole: Vec<Part> = match self.imports.iter().find(|(import, ..)| import == name) {
-            Some((_, import, _)) => import.iter().cloned().chain(path).collect(),
-            None => [Some(name.to_owned())].into_iter().chain(path).collect(),
-        };
-        if let [Some(first), Some(field), ..] = &whole[..]
-            && first == "input"
-        {
-            self.read.insert(format!("input.{field}"));
-        }
-    }
-}
 
 /// What an evidence policy sees of an appraisal; nothing of evidence that is not authentic, for nothing it says is worth a question.
 pub fn evidence_input(appraisal: &Appraisal, now: UnixTime) -> Option<Value> {
@@ -150,7 +112,7 @@ pub fn lower(appraisal: Appraisal, policies: &[Policy], max_age: MaxAge, now: Un
     if policies.is_empty() {
         if max_age != MaxAge::Any {
             let expected = format!("a signed bundle {max_age} (max_policy_age)");
-            reasons.push(Reason::new(Code::Rego, "no policy in Rego", expected, AGE_HINT));
+            reasons.push(Reason::new(Code::Rego, "no policy in Rego", expected, Policy::AGE_HINT));
         }
         return appraisal.lowered(reasons);
     }
@@ -161,7 +123,7 @@ pub fn lower(appraisal: Appraisal, policies: &[Policy], max_age: MaxAge, now: Un
         }
         let decision = policy.decide(&input);
         let expected = format!("{} to allow it", policy.name());
-        let hint = || match policy.of_broker() {
+        let hint = || match &of_broker(policy)[..] {
             [] => Cow::Borrowed(HINT),
             fields => Cow::Owned(format!("{HINT}; it reads {}, which a key broker alone gives", fields.join(", "))),
         };
@@ -202,7 +164,9 @@ mod tests {
 
     #[test]
     fn what_a_key_broker_alone_gives_is_known_of_a_policy_that_reads_it() {
-        let of = |body: &str| Policy::parse("p.rego", &format!("package p\n{body}")).unwrap().of_broker().to_vec();
+        let of = |body: &str| {
+            Policy::parse("p.rego", &format!("package p\n{body}")).map(|policy| of_broker(&policy)).unwrap()
+        };
         assert_eq!(of("allow if input.result.status == \"affirming\""), [""; 0]);
         assert_eq!(of("allow if input.spec.tee == \"sev-snp\""), ["input.spec"]);
         assert_eq!(
@@ -210,10 +174,10 @@ mod tests {
             ["input.secret", "input.tenant"]
         );
         let release = Policy::parse(crate::RELEASE.name, crate::RELEASE.text).unwrap();
-        assert!(release.of_broker().contains(&"input.spec".to_owned()), "{:?}", release.of_broker());
+        assert!(of_broker(&release).contains(&"input.spec"), "{:?}", of_broker(&release));
         for shipped in crate::SHIPPED {
             let policy = Policy::parse(shipped.name, shipped.text).unwrap();
-            assert_eq!(policy.of_broker().is_empty(), shipped.is_for_evidence(), "{}", shipped.name);
+            assert_eq!(of_broker(&policy).is_empty(), shipped.is_for_evidence(), "{}", shipped.name);
         }
     }
 

@@ -103,12 +103,12 @@ fn lint_here(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Ve
         }
         if parsed.len() < files.len() {
             // What they call may stand in those.
-            let all = calls::faults(&modules).into_iter().map(|fault| fault.error(&parsed));
+            let all = calls::faults(&modules).into_iter().map(|fault| bounds::fault_of(fault, &parsed));
             findings
                 .extend(all.filter(|error| matches!(error, PolicyError::Forbidden { .. })).map(|one| of_error(&one)));
             return sorted(findings);
         }
-        findings.extend(calls::faults(&modules).into_iter().map(|fault| of_error(&fault.error(&parsed))));
+        findings.extend(calls::faults(&modules).into_iter().map(|fault| of_error(&bounds::fault_of(fault, &parsed))));
     }
     findings.extend(whole(name, files, data).err().map(|error| of_error(&error)));
     sorted(findings)

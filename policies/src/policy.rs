@@ -13,7 +13,7 @@ use crate::{
     builtins,
     engine::{self, INPUT_LIMIT},
     error::last_line,
-    input,
+    reads,
     stack::on_large,
     syntax,
     time::{CutOff, TIME_LIMIT, WALL_LIMIT, within},
@@ -21,9 +21,6 @@ use crate::{
 
 /// Reasons of one answer; what is more is counted in one that says so.
 pub const REASONS_LIMIT: usize = 32;
-/// What helps where a policy has no date, or one that is too long ago.
-pub(crate) const AGE_HINT: &str =
-    "take the newest bundle, with the key that signed it; `coffer policy re-endorse` gives one another date";
 const AHEAD_HINT: &str = "its date lies ahead of the time that counts: compare the clocks of this machine and of whoever signed it, or \
     decide as of a later time (--at)";
 /// Longest reason, in bytes.
@@ -62,10 +59,14 @@ pub struct Policy {
     deny: Option<String>,
     digest: [u8; 32],
     signed_at: Option<UnixTime>,
-    of_broker: Vec<String>,
+    reads: Vec<String>,
 }
 
 impl Policy {
+    /// What helps where a policy has no date, or one that is too long ago.
+    pub(crate) const AGE_HINT: &str =
+        "take the newest bundle, with the key that signed it; `coffer policy re-endorse` gives one another date";
+
     /// Parses a policy of one text.
     ///
     /// # Errors
@@ -95,7 +96,7 @@ impl Policy {
     ) -> Result<Self, PolicyError> {
         let parse = |error: anyhow::Error| PolicyError::parse(name, &error);
         let (mut engine, packages, modules) = filled(name, files, data)?;
-        let of_broker = input::of_broker(&modules);
+        let reads = reads::fields(&modules);
         let declares = |engine: &Engine, rule: &str| -> Result<BTreeSet<String>, PolicyError> {
             let mut found = BTreeSet::new();
             for (file, package) in files.iter().zip(&packages) {
@@ -128,7 +129,7 @@ impl Policy {
         {
             return Err(parse(error));
         }
-        Ok(Self { engine, name: name.into(), package, allow, deny, digest, signed_at: None, of_broker })
+        Ok(Self { engine, name: name.into(), package, allow, deny, digest, signed_at: None, reads })
     }
 
     /// The same, with the date of a signature that was checked.
@@ -142,9 +143,9 @@ impl Policy {
         self.signed_at
     }
 
-    /// Fields of the input that it reads and that a key broker alone gives, such as `input.spec`: about evidence they are absent.
-    pub fn of_broker(&self) -> &[String] {
-        &self.of_broker
+    /// Fields right below the input that its texts read, such as `input.result`.
+    pub(crate) fn reads(&self) -> &[String] {
+        &self.reads
     }
 
     /// What is wrong with its age: found, expected, and what helps. No date is no young one.
@@ -153,11 +154,11 @@ impl Policy {
             return None;
         }
         let (found, hint) = match self.signed_at {
-            None => ("no date of a signature".to_owned(), AGE_HINT),
+            None => ("no date of a signature".to_owned(), Self::AGE_HINT),
             Some(at) if at.0 > now.0.saturating_add(CLOCKS_DIFFER_BY) => {
                 (format!("signed at {at}, which is to come"), AHEAD_HINT)
             }
-            Some(at) if !most.admits(now.0.saturating_sub(at.0)) => (format!("signed at {at}"), AGE_HINT),
+            Some(at) if !most.admits(now.0.saturating_sub(at.0)) => (format!("signed at {at}"), Self::AGE_HINT),
             Some(_) => return None,
         };
         Some((found, format!("a signature of {} {most} (max_policy_age)", self.name), hint))

@@ -71,6 +71,11 @@ fn a_missing_endorsement_names_where_to_get_it_and_bad_files_are_told_apart() {
     let hint = "hint: with --fetch this command gets them";
     assert!(!String::from_utf8_lossy(&text.stdout).contains(hint), "{text:?}");
     assert!(String::from_utf8_lossy(&text.stdout).contains("hint: name those of that time: --certs DIR"), "{text:?}");
+    // A list that is over, as that of the vectors is but for the weeks it was made for.
+    let over = coffer(&["verify", report, "--certs", folder.to_str().unwrap()]);
+    let over = String::from_utf8_lossy(&over.stdout).into_owned();
+    let of_list = "hint: with --fetch this command gets the list of today";
+    assert_eq!(over.contains("crl-dates: "), over.contains(of_list), "{over}");
     let input = ["policy", "input", report];
     for words in [&["verify", report][..], &input] {
         let text = coffer(words);

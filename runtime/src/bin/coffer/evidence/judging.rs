@@ -14,7 +14,7 @@ use coffer_runtime::simulator;
 use coffer_verifier::abi::{Report, ReportData, SpkiDigest};
 use coffer_verifier::ear::{NamedBinding, Nonce};
 use coffer_verifier::{
-    Appraisal, ConnectionChain, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected,
+    Appraisal, Code, ConnectionChain, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected,
     ExpectedReportData, HclBlob, MaxAge, Presented, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
 };
 use sha2::{Digest as _, Sha256};
@@ -130,11 +130,12 @@ pub fn judge(args: &Judging, input: &[u8], policy: &Named, context: &Context) ->
 }
 
 impl Judging {
-    /// What to type where certificates or lists are missing. `own`: the chip is this installation's simulator.
+    /// What to type where certificates or lists are missing, or a list is over. `own`: the chip is this installation's simulator.
     pub fn where_missing(&self, appraisal: &Appraisal, own: bool) -> Option<&'static str> {
         let missing = appraisal.missing();
         if missing.is_empty() {
-            None
+            let over = appraisal.reasons().iter().any(|reason| matches!(reason.code, Code::CrlDates | Code::CrlAge));
+            (over && !self.fetch && !self.allow_simulated && self.at.is_none()).then_some(FETCH_LIST)
         } else if self.allow_simulated {
             Some(SIMULATED_CERTIFICATES)
         } else if own {
@@ -173,6 +174,7 @@ const OWN_SIMULATOR: &str = "the evidence is simulated, by this installation's s
     believes it";
 const OF_THAT_TIME: &str = "name those of that time: --certs DIR, or --vcek FILE and --crl FILE; --fetch gets today's, and stands \
     beside no --at";
+const FETCH_LIST: &str = "with --fetch this command gets the list of today from AMD and keeps it";
 const FETCH: &str =
     "with --fetch this command gets them from AMD and keeps them; --certs DIR names those that are at hand";
 

@@ -107,7 +107,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         explain: args.explain,
         simulated,
         untrusted_root: (simulated && !args.trust.allow_simulated).then_some(believe.as_str()),
-        missing: (!simulated).then_some(MISSING),
+        missing: (!simulated && !findings.appraisal.missing().is_empty()).then_some(MISSING),
     };
     shown::print(&findings.appraisal, about);
     failed.map_or_else(|| Ok(ExitCode::from(exit_code(verdict))), Err)

@@ -236,7 +236,8 @@ impl ConfigError {
                 "make a state folder with `coffer-kbs init --state DIR`, or name the file with --config"
             }
             Self::Toml { .. } | Self::Mistakes(_) => {
-                "docs/kbs.md, \"Configuration\", lists every key, and docs/verifier.md those of a floor's file"
+                "mend each key that is named; `coffer-kbs init --state ANOTHER` writes a configuration that holds, to compare with \
+                 (docs/kbs.md, \"Configuration\")"
             }
         }
     }

@@ -83,6 +83,13 @@ fn read(field: &str, file: &str, folder: &Path, mistakes: &mut Vec<String>) -> E
         mistakes.push(format!("{field} is empty, expected {STRICT:?}, {VMPL_AND_DEBUG_ALONE:?} or a file"));
         return EvidencePolicy::strict();
     }
+    let is_text = Path::new(file).extension().is_some_and(|end| end == "rego");
+    if is_text || coffer_policies::Shipped::named(file).is_some() {
+        mistakes.push(format!(
+            "{field} ({file}) is Rego, and a floor is a typed policy: {STRICT:?}, {VMPL_AND_DEBUG_ALONE:?} or a TOML file"
+        ));
+        return EvidencePolicy::strict();
+    }
     let text = regular::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
     // Whoever administers the broker sets its Rego as texts, which have no date.
     let parsed = |text: String| EvidencePolicy::from_toml(&text).and_then(EvidencePolicy::without_rego);
@@ -158,6 +165,8 @@ mod tests {
         for (floor, waivers, word) in [
             (Some(""), &[][..], "floor is empty"),
             (Some("lax"), &[], "floor (lax)"),
+            (Some("snp"), &[], "floor (snp) is Rego, and a floor is a typed policy"),
+            (Some("team.rego"), &[], "floor (team.rego) is Rego"),
             (Some("strct"), &[], "\"strict\" and \"vmpl-and-debug-alone\" are words"),
             (None, &["milan"], "floor_waivers[0]"),
             (None, &[MILAN, MILAN], "floor_waivers[1] stands twice"),

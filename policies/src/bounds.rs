@@ -1,5 +1,5 @@
 //! What is looked at before anything is parsed or evaluated: how long, how nested, how deep, and whether
-//! every function is there.
+//! every function is there and for policies.
 
 use regorus::unstable::Module;
 
@@ -36,24 +36,29 @@ pub(crate) fn within_bounds(name: &str, files: &[File]) -> Result<Vec<Module>, P
     if found > POLICY_LIMIT {
         return Err(PolicyError::TooLong { name: name.into(), found });
     }
-    let too_deep =
-        |file: &File, line: usize, message: String| PolicyError::TooDeep { name: file.name.clone(), line, message };
-    let mut modules = Vec::new();
-    for file in files {
-        nesting::look(&file.text).map_err(|(line, found)| too_deep(file, line, found.to_string()))?;
-        let parsed = syntax::module(&file.name, &file.text);
-        modules.push(parsed.map_err(|error| PolicyError::parse(&file.name, &error))?);
+    let modules = files.iter().map(module).collect::<Result<Vec<_>, _>>()?;
+    reach::look(&modules).map_err(|((at, line), found)| too_deep(&files[at], line as usize, found))?;
+    match calls::faults(&modules).into_iter().next() {
+        Some(fault) => Err(fault_of(fault, files)),
+        None => Ok(modules),
     }
-    reach::look(&modules).map_err(|((at, line), found)| too_deep(&files[at], line as usize, found.to_string()))?;
-    if let Some(unknown) = calls::unknown(&modules) {
-        let message = format!("could not find function {}", unknown.name);
-        return Err(PolicyError::Parse {
-            name: files[unknown.module].name.clone(),
-            place: Some(unknown.place),
-            message,
-        });
-    }
-    Ok(modules)
+}
+
+/// The error of a call in one of these files.
+pub(crate) fn fault_of(fault: calls::Fault, files: &[File]) -> PolicyError {
+    let name = &files[fault.module].name;
+    fault.error(name)
+}
+
+/// One text by itself.
+pub(crate) fn module(file: &File) -> Result<Module, PolicyError> {
+    nesting::look(&file.text).map_err(|(line, found)| too_deep(file, line, found))?;
+    syntax::module(&file.name, &file.text).map_err(|error| PolicyError::parse(&file.name, &error))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "callers have it of an error")]
+fn too_deep(file: &File, line: usize, found: impl ToString) -> PolicyError {
+    PolicyError::TooDeep { name: file.name.clone(), line, message: found.to_string() }
 }
 
 /// The package of a text; none of one that is no Rego, or beyond the bounds.

@@ -24,6 +24,16 @@ pub enum PolicyError {
         /// The parser's words.
         message: String,
     },
+    /// It calls a function that no policy has, wherever that stands.
+    #[error("policy {name}, line {}, column {}: {}", .place.0, .place.1, forbidden(.function))]
+    Forbidden {
+        /// Its name.
+        name: String,
+        /// Line and column, from 1.
+        place: (u32, u32),
+        /// The function.
+        function: String,
+    },
     /// It could take more stack, or more time to parse, than there is for any policy.
     #[error("policy {name}, line {line}: {message}")]
     TooDeep {
@@ -96,6 +106,7 @@ impl PolicyError {
     pub fn place(&self) -> (&str, Option<(u32, u32)>) {
         match self {
             Self::Parse { name, place, .. } => (name, *place),
+            Self::Forbidden { name, place, .. } => (name, Some(*place)),
             Self::TooDeep { name, line, .. } => (name, u32::try_from(*line).ok().map(|line| (line, 1))),
             Self::TooLong { name, .. }
             | Self::NoThread { name, .. }
@@ -111,6 +122,9 @@ impl PolicyError {
         match self {
             Self::TooLong { .. } => "split the policy, or move data out of it",
             Self::Parse { .. } => "policies are Rego v1: `allow if { … }`, `deny contains message if { … }`",
+            Self::Forbidden { .. } => {
+                "let what decides stand in the input, or in data beside the policy; the time of the decision is input.now_unix"
+            }
             Self::TooDeep { .. } => {
                 "write it flatter: no rule or function that comes back to itself, and short chains of them, of operators and of brackets"
             }
@@ -123,6 +137,13 @@ impl PolicyError {
             Self::NoTests { .. } => "write `test_name if …` rules, as `coffer policy show release --tests` prints them",
         }
     }
+}
+
+/// What is said of a function that no policy has.
+pub(crate) fn forbidden(function: &str) -> String {
+    format!(
+        "{function} is not available to policies: the same input must give the same answer, within bounds, without I/O"
+    )
 }
 
 fn shown(place: Option<(u32, u32)>) -> String {

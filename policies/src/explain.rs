@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use crate::{
     Decision, Policy, PolicyError,
-    bounds::{File, on_large_stack, within_bounds},
+    bounds::{File, on_large_stack},
     builtins,
     lint::is_test_file,
     policy::filled,
@@ -92,8 +92,7 @@ fn explain_here(name: &str, files: &[File], data: Option<&Json>, input: &Json) -
     let files: Vec<File> = files.iter().filter(|file| !is_test_file(&file.name)).cloned().collect();
     let policy = Policy::of(name, &files, data, [0; 32])?;
     let decision = policy.decide(input);
-    let modules = within_bounds(name, &files)?;
-    let (mut engine, _) = filled(name, &files, data)?;
+    let (mut engine, _, modules) = filled(name, &files, data)?;
     if let Err(error) = engine.set_input_json(&input.to_string()) {
         return Err(PolicyError::parse("input", &error));
     }

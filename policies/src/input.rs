@@ -3,7 +3,7 @@
 //! The schema says every field there is, what it holds and what it means; `coffer policy lint` holds policies against it, and tests hold the
 //! claims of genuine evidence and the pages against it.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{borrow::Cow, collections::BTreeMap, sync::LazyLock};
 
 use coffer_verifier::{Appraisal, Code, MaxAge, Reason, UnixTime, VerifiedReport};
 use serde::Serialize;
@@ -83,6 +83,15 @@ pub(crate) fn stray(road: &[Option<String>]) -> Option<(String, Vec<&'static str
     None
 }
 
+/// Fields of the input, such as `input.spec`, that a policy reads and that a key broker alone gives: about evidence they are absent.
+fn of_broker(policy: &Policy) -> Vec<&'static str> {
+    let alone = |field: &&Field| field.meaning.ends_with(OF_BROKER) && policy.reads().contains(&field.path);
+    fields().iter().filter(alone).map(|field| field.path.as_str()).collect()
+}
+
+/// How the schema says whose a field is.
+const OF_BROKER: &str = "of the broker alone";
+
 /// What an evidence policy sees of an appraisal; nothing of evidence that is not authentic, for nothing it says is worth a question.
 pub fn evidence_input(appraisal: &Appraisal, now: UnixTime) -> Option<Value> {
     let verified = appraisal.verified()?;
@@ -103,28 +112,30 @@ pub fn lower(appraisal: Appraisal, policies: &[Policy], max_age: MaxAge, now: Un
     if policies.is_empty() {
         if max_age != MaxAge::Any {
             let expected = format!("a signed bundle {max_age} (max_policy_age)");
-            reasons.push(Reason::new(Code::Rego, "no policy in Rego", expected, AGE_HINT));
+            reasons.push(Reason::new(Code::Rego, "no policy in Rego", expected, Policy::AGE_HINT));
         }
         return appraisal.lowered(reasons);
     }
     let Some(input) = evidence_input(&appraisal, now) else { return appraisal };
     for policy in policies {
-        if let Some((found, expected)) = policy.too_old(max_age, now) {
-            reasons.push(Reason::new(Code::Rego, found, expected, AGE_HINT));
+        if let Some((found, expected, hint)) = policy.too_old(max_age, now) {
+            reasons.push(Reason::new(Code::Rego, found, expected, hint));
         }
         let decision = policy.decide(&input);
         let expected = format!("{} to allow it", policy.name());
+        let hint = || match &of_broker(policy)[..] {
+            [] => Cow::Borrowed(HINT),
+            fields => Cow::Owned(format!("{HINT}; it reads {}, which a key broker alone gives", fields.join(", "))),
+        };
         let said = decision.reasons().iter().map(|reason| plain(reason));
-        reasons.extend(said.map(|found| Reason::new(Code::Rego, found, &expected, HINT)));
+        reasons.extend(said.map(|found| Reason::new(Code::Rego, found, &expected, hint())));
         if !decision.allows() && decision.reasons().is_empty() {
-            reasons.push(Reason::new(Code::Rego, "no reason", &expected, HINT));
+            reasons.push(Reason::new(Code::Rego, "no reason", &expected, hint()));
         }
     }
     appraisal.lowered(reasons)
 }
 
-const AGE_HINT: &str =
-    "take the newest bundle, with the key that signed it; `coffer policy re-endorse` gives one another date";
 const HINT: &str = "see what the policy asks for: `coffer policy explain` shows where it stops";
 
 /// A policy may repeat what evidence says, which is nobody's to move a terminal's cursor with.
@@ -148,6 +159,25 @@ mod tests {
         assert!(fields().len() > 120, "{}", fields().len());
         for field in fields() {
             assert!(!field.kind.is_empty() && field.meaning.len() > 3, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_key_broker_alone_gives_is_known_of_a_policy_that_reads_it() {
+        let of = |body: &str| {
+            Policy::parse("p.rego", &format!("package p\n{body}")).map(|policy| of_broker(&policy)).unwrap()
+        };
+        assert_eq!(of("allow if input.result.status == \"affirming\""), [""; 0]);
+        assert_eq!(of("allow if input.spec.tee == \"sev-snp\""), ["input.spec"]);
+        assert_eq!(
+            of("import input.secret as s\nallow if {\n\tinput[\"tenant\"].name\n\ts.path\n}"),
+            ["input.secret", "input.tenant"]
+        );
+        let release = Policy::parse(crate::RELEASE.name, crate::RELEASE.text).unwrap();
+        assert!(of_broker(&release).contains(&"input.spec"), "{:?}", of_broker(&release));
+        for shipped in crate::SHIPPED {
+            let policy = Policy::parse(shipped.name, shipped.text).unwrap();
+            assert_eq!(of_broker(&policy).is_empty(), shipped.is_for_evidence(), "{}", shipped.name);
         }
     }
 

@@ -22,6 +22,7 @@ pub mod lint;
 mod nesting;
 mod policy;
 mod reach;
+mod reads;
 pub mod rego_test;
 mod shipped;
 mod stack;

@@ -9,10 +9,13 @@ use serde::Serialize;
 
 use crate::{
     Policy, PolicyError,
-    bounds::{File, on_large_stack, within_bounds},
-    builtins, input,
+    bounds::{self, File, on_large_stack},
+    calls,
+    engine::POLICY_LIMIT,
+    error::forbidden,
+    input,
     policy::filled,
-    syntax::{self, Part, first_name, parts, refr, root},
+    syntax::{self, Part, parts, root},
     visit::{self, Visitor},
 };
 
@@ -40,7 +43,7 @@ impl core::fmt::Display for Finding {
 
 /// Every kind of finding, and what it says.
 pub const FINDINGS: [(&str, &str); 9] = [
-    ("parse", "the text is not Rego v1, or beyond what is evaluated here; nothing else is said of it"),
+    ("parse", "the text is not Rego v1, calls what is not there, or is beyond what is evaluated here"),
     ("no-allow", "no package, or more than one, has a rule `allow`; or data stands under a rule's name"),
     ("unused-import", "an import that nothing uses"),
     ("unused-variable", "a local name that is given and never used"),
@@ -82,16 +85,36 @@ pub fn is_test_file(name: &str) -> bool {
 }
 
 fn lint_here(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Vec<Finding> {
-    let modules = match within_bounds(name, files) {
-        Ok(modules) => modules,
-        Err(error) => return vec![deprecated(&error).unwrap_or_else(|| of_error(&error))],
-    };
     let mut findings = Vec::new();
-    let functions: BTreeSet<String> = modules.iter().flat_map(functions).collect();
-    for (file, module) in files.iter().zip(&modules) {
-        Lint { file, functions: &functions, findings: &mut findings }.module(module);
+    if files.iter().map(|file| file.text.len()).sum::<usize>() <= POLICY_LIMIT {
+        // Each by itself: one that is no Rego hides nothing of the others.
+        let (mut parsed, mut modules) = (Vec::new(), Vec::new());
+        for file in files {
+            match bounds::module(file) {
+                Ok(module) => {
+                    parsed.push(file.clone());
+                    modules.push(module);
+                }
+                Err(error) => findings.push(of_error(&error)),
+            }
+        }
+        for (file, module) in parsed.iter().zip(&modules) {
+            Lint { file, findings: &mut findings }.module(module);
+        }
+        if parsed.len() < files.len() {
+            // What they call may stand in those.
+            let all = calls::faults(&modules).into_iter().map(|fault| bounds::fault_of(fault, &parsed));
+            findings
+                .extend(all.filter(|error| matches!(error, PolicyError::Forbidden { .. })).map(|one| of_error(&one)));
+            return sorted(findings);
+        }
+        findings.extend(calls::faults(&modules).into_iter().map(|fault| of_error(&bounds::fault_of(fault, &parsed))));
     }
     findings.extend(whole(name, files, data).err().map(|error| of_error(&error)));
+    sorted(findings)
+}
+
+fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.sort();
     findings.dedup();
     findings
@@ -107,39 +130,32 @@ fn whole(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Result
 }
 
 /// A function that is not here because it is nowhere any more.
-fn deprecated(error: &PolicyError) -> Option<Finding> {
-    let PolicyError::Parse { name, place: Some((line, column)), message } = error else { return None };
+fn deprecated(message: &str) -> Option<String> {
     let called = message.strip_prefix("could not find function ")?;
     let (_, instead) = DEPRECATED.iter().find(|(deprecated, _)| *deprecated == called)?;
-    let message = format!("{called} is deprecated: write {instead}");
-    Some(Finding { file: name.clone(), line: *line, column: *column, code: "deprecated-function", message })
+    Some(format!("{called} is deprecated: write {instead}"))
 }
 
 fn of_error(error: &PolicyError) -> Finding {
     let (file, place) = error.place();
     let (line, column) = place.unwrap_or((1, 1));
-    let is_whole =
-        matches!(error, PolicyError::NoAllow { .. } | PolicyError::SeveralAllow { .. } | PolicyError::Data { .. });
-    let message = match error {
-        PolicyError::Parse { message, .. } | PolicyError::TooDeep { message, .. } => message.clone(),
-        other => other.to_string(),
+    let (code, message) = match error {
+        PolicyError::Forbidden { function, .. } => ("forbidden-function", forbidden(function)),
+        PolicyError::NoAllow { .. } | PolicyError::SeveralAllow { .. } | PolicyError::Data { .. } => {
+            ("no-allow", error.to_string())
+        }
+        PolicyError::Parse { message, .. } => match deprecated(message) {
+            Some(message) => ("deprecated-function", message),
+            None => ("parse", message.clone()),
+        },
+        PolicyError::TooDeep { message, .. } => ("parse", message.clone()),
+        other => ("parse", other.to_string()),
     };
-    let code = if is_whole { "no-allow" } else { "parse" };
     Finding { file: file.to_owned(), line, column, code, message }
-}
-
-/// Functions that a module defines, by every name they may be called here.
-fn functions(module: &Module) -> Vec<String> {
-    let is_function = |rule: &Rule| {
-        matches!(rule, Rule::Spec { head: RuleHead::Func { .. }, .. })
-            || matches!(rule, Rule::Default { args, .. } if !args.is_empty())
-    };
-    module.policy.iter().filter(|rule| is_function(rule)).map(|rule| first_name(refr(rule))).collect()
 }
 
 struct Lint<'a> {
     file: &'a File,
-    functions: &'a BTreeSet<String>,
     findings: &'a mut Vec<Finding>,
 }
 
@@ -194,16 +210,6 @@ impl Lint<'_> {
             }
         }
         let local = |name: &str| seen.given.contains_key(name) || arguments.contains_key(name);
-        for (name, at) in &seen.calls {
-            let first = name.split('.').next().unwrap_or_default();
-            if self.functions.contains(name) || local(first) || imports.iter().any(|(import, ..)| import == first) {
-                continue;
-            }
-            if builtins::is_forbidden(name) {
-                let why = "the same input must give the same answer, within bounds, without I/O";
-                self.say(*at, "forbidden-function", format!("{name} is not available to policies: {why}"));
-            }
-        }
         if is_test_file(&self.file.name) {
             return;
         }
@@ -255,7 +261,6 @@ struct Seen {
     names: BTreeMap<String, usize>,
     /// Names that are given in it: how often, and where first.
     given: BTreeMap<String, (usize, (u32, u32))>,
-    calls: Vec<(String, (u32, u32))>,
     /// References: their first name, what follows, and where.
     roads: Vec<(String, Vec<Part>, (u32, u32))>,
     /// Where references begin that are a part of a longer one.
@@ -267,12 +272,6 @@ impl Visitor for Seen {
         match expr {
             Expr::Var { span, .. } => *self.names.entry(span.text().to_owned()).or_default() += 1,
             Expr::AssignExpr { op: AssignOp::ColEq, lhs, .. } => self.gives(lhs),
-            Expr::Call { fcn, .. } => {
-                let span = root(fcn).span();
-                let path = parts(fcn).1;
-                let words = [Some(span.text().to_owned())].into_iter().chain(path).flatten();
-                self.calls.push((words.collect::<Vec<_>>().join("."), (span.line, span.col)));
-            }
             _ => {}
         }
         if let (Expr::RefDot { .. } | Expr::RefBrack { .. }, Expr::Var { span, .. }) = (expr, root(expr)) {

@@ -13,6 +13,7 @@ use crate::{
     builtins,
     engine::{self, INPUT_LIMIT},
     error::last_line,
+    reads,
     stack::on_large,
     syntax,
     time::{CutOff, TIME_LIMIT, WALL_LIMIT, within},
@@ -20,6 +21,8 @@ use crate::{
 
 /// Reasons of one answer; what is more is counted in one that says so.
 pub const REASONS_LIMIT: usize = 32;
+const AHEAD_HINT: &str = "its date lies ahead of the time that counts: compare the clocks of this machine and of whoever signed it, or \
+    decide as of a later time (--at)";
 /// Longest reason, in bytes.
 pub const REASON_LIMIT: usize = 256;
 
@@ -56,9 +59,14 @@ pub struct Policy {
     deny: Option<String>,
     digest: [u8; 32],
     signed_at: Option<UnixTime>,
+    reads: Vec<String>,
 }
 
 impl Policy {
+    /// What helps where a policy has no date, or one that is too long ago.
+    pub(crate) const AGE_HINT: &str =
+        "take the newest bundle, with the key that signed it; `coffer policy re-endorse` gives one another date";
+
     /// Parses a policy of one text.
     ///
     /// # Errors
@@ -87,7 +95,8 @@ impl Policy {
         digest: [u8; 32],
     ) -> Result<Self, PolicyError> {
         let parse = |error: anyhow::Error| PolicyError::parse(name, &error);
-        let (mut engine, packages) = filled(name, files, data)?;
+        let (mut engine, packages, modules) = filled(name, files, data)?;
+        let reads = reads::fields(&modules);
         let declares = |engine: &Engine, rule: &str| -> Result<BTreeSet<String>, PolicyError> {
             let mut found = BTreeSet::new();
             for (file, package) in files.iter().zip(&packages) {
@@ -120,7 +129,7 @@ impl Policy {
         {
             return Err(parse(error));
         }
-        Ok(Self { engine, name: name.into(), package, allow, deny, digest, signed_at: None })
+        Ok(Self { engine, name: name.into(), package, allow, deny, digest, signed_at: None, reads })
     }
 
     /// The same, with the date of a signature that was checked.
@@ -134,18 +143,25 @@ impl Policy {
         self.signed_at
     }
 
-    /// What is wrong with its age, in two words: found and expected. No date is no young one.
-    pub(crate) fn too_old(&self, most: MaxAge, now: UnixTime) -> Option<(String, String)> {
+    /// Fields right below the input that its texts read, such as `input.result`.
+    pub(crate) fn reads(&self) -> &[String] {
+        &self.reads
+    }
+
+    /// What is wrong with its age: found, expected, and what helps. No date is no young one.
+    pub(crate) fn too_old(&self, most: MaxAge, now: UnixTime) -> Option<(String, String, &'static str)> {
         if most == MaxAge::Any {
             return None;
         }
-        let found = match self.signed_at {
-            None => "no date of a signature".to_owned(),
-            Some(at) if at.0 > now.0.saturating_add(CLOCKS_DIFFER_BY) => format!("signed at {at}, which is to come"),
-            Some(at) if !most.admits(now.0.saturating_sub(at.0)) => format!("signed at {at}"),
+        let (found, hint) = match self.signed_at {
+            None => ("no date of a signature".to_owned(), Self::AGE_HINT),
+            Some(at) if at.0 > now.0.saturating_add(CLOCKS_DIFFER_BY) => {
+                (format!("signed at {at}, which is to come"), AHEAD_HINT)
+            }
+            Some(at) if !most.admits(now.0.saturating_sub(at.0)) => (format!("signed at {at}"), Self::AGE_HINT),
             Some(_) => return None,
         };
-        Some((found, format!("a signature of {} {most} (max_policy_age)", self.name)))
+        Some((found, format!("a signature of {} {most} (max_policy_age)", self.name), hint))
     }
 
     /// Name it was parsed under.
@@ -228,12 +244,12 @@ impl Policy {
     }
 }
 
-/// An engine with these texts and this data, and the package of each text.
+/// An engine with these texts and this data, the package of each text, and what each text says.
 pub(crate) fn filled(
     name: &str,
     files: &[File],
     data: Option<&serde_json::Value>,
-) -> Result<(Engine, Vec<String>), PolicyError> {
+) -> Result<(Engine, Vec<String>, Vec<Module>), PolicyError> {
     let parse = |error: anyhow::Error| PolicyError::parse(name, &error);
     let modules = within_bounds(name, files)?;
     let mut engine = engine::bounded().map_err(parse)?;
@@ -246,7 +262,7 @@ pub(crate) fn filled(
         beside(&modules, data).map_err(refused)?;
         engine.add_data_json(&data.to_string()).map_err(|error| refused(last_line(&error)))?;
     }
-    Ok((engine, packages))
+    Ok((engine, packages, modules))
 }
 
 /// Refuses data under the name of a rule: where the rule says nothing, the data would.
@@ -333,6 +349,19 @@ mod tests {
             assert!(!decision.allows(), "{body}");
             assert!(!decision.reasons().is_empty(), "{body}");
         }
+    }
+
+    #[test]
+    fn a_signature_of_tomorrow_is_not_told_to_be_old() {
+        let signed = |at| policy("allow := true").with_date(Some(UnixTime(at)));
+        let now = UnixTime(1_000_000);
+        let most = MaxAge::Seconds(3600);
+        let (found, _, hint) = signed(now.0 + CLOCKS_DIFFER_BY + 1).too_old(most, now).unwrap();
+        assert!(found.ends_with("which is to come"), "{found}");
+        assert!(hint.contains("lies ahead") && hint.contains("--at") && !hint.contains("newest"), "{hint}");
+        let (found, _, hint) = signed(now.0 - 3601).too_old(most, now).unwrap();
+        assert!(!found.contains("to come") && hint.contains("newest"), "{found}: {hint}");
+        assert!(signed(now.0 + CLOCKS_DIFFER_BY).too_old(most, now).is_none());
     }
 
     #[test]
@@ -468,7 +497,8 @@ mod tests {
     #[test]
     fn makes_no_endless_range() {
         assert!(!policy("allow if count(numbers.range(1, 1000000000000)) > 0").decide(&json!({})).allows());
-        assert!(!policy("allow if count(numbers.range_step(1, 1000000000000, 1)) > 0").decide(&json!({})).allows());
+        let steps = "package t\nallow if count(numbers.range_step(1, 1000000000000, 1)) > 0";
+        assert!(matches!(Policy::parse("t", steps), Err(PolicyError::Forbidden { .. })));
         assert!(policy("allow if numbers.range(3, 1) == [3, 2, 1]").decide(&json!({})).allows());
     }
 

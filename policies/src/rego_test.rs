@@ -4,7 +4,7 @@ use regorus::{Value, unstable::Module};
 
 use crate::{
     PolicyError,
-    bounds::{File, on_large_stack, within_bounds},
+    bounds::{File, on_large_stack},
     builtins,
     error::last_line,
     policy::filled,
@@ -43,8 +43,7 @@ pub fn run_all(name: &str, files: &[File], data: Option<&serde_json::Value>) -> 
 }
 
 fn run_here(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Result<Vec<Outcome>, PolicyError> {
-    let modules = within_bounds(name, files)?;
-    let (engine, _) = filled(name, files, data)?;
+    let (engine, _, modules) = filled(name, files, data)?;
     let mut outcomes: Vec<Outcome> =
         files.iter().zip(&modules).flat_map(|(file, module)| found(file, module)).collect();
     if outcomes.is_empty() {

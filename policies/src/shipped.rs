@@ -52,6 +52,11 @@ impl Shipped {
         file.trim_end_matches(".rego").replace('_', "-")
     }
 
+    /// It decides about evidence; else about what a key broker is asked for.
+    pub fn is_for_evidence(&self) -> bool {
+        self.name.starts_with("evidence/")
+    }
+
     /// The one of this word.
     pub fn named(word: &str) -> Option<Self> {
         SHIPPED.into_iter().find(|shipped| shipped.word() == word)

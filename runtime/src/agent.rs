@@ -89,7 +89,9 @@ pub fn of_status(status: &tonic::Status) -> Failure {
     // Where it stands behind what is shown, too.
     let Some((code, id)) = denial(status.message()) else {
         let failure = Failure { reason: reason(status), ..failure };
-        return match of_owners(status.message()) {
+        let word = failure.reason.as_ref().map(|reason| reason.code.as_str());
+        let hint = of_owners(status.message()).or_else(|| word.and_then(of_sealing));
+        return match hint {
             Some(hint) => failure.hint(hint),
             None => silent(status, failure),
         };
@@ -105,6 +107,19 @@ fn of_owners(message: &str) -> Option<&'static str> {
     is_one.then_some(
         "`coffer owner show` prints the key that asked: have it listed, with what it may, by whoever makes the box or signs its list of owners",
     )
+}
+
+/// What to do where a guest seals nothing, by the word for it.
+fn of_sealing(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "no-broker" => {
+            "create the box with --kbs ADDRESS and --kbs-pin HEX, or seal with --to measurement-and-chip, which needs no broker"
+        }
+        "context" => "name one with --context, such as app/backup, that `coffer kbs sealing put` gave terms",
+        "policy" => "leave --counted out, or name a policy that has a key of the broker's: --to workload",
+        "not-replaceable" => "--replaces takes a file that was sealed with --counted, or that took the place of one",
+        _ => return None,
+    })
 }
 
 /// The word that an agent gives programs beside its sentence.
@@ -182,6 +197,23 @@ mod tests {
             let failure = of_status(&tonic::Status::permission_denied(other));
             assert!(failure.reason.is_none() && failure.hint.is_none(), "{other}");
         }
+    }
+
+    #[test]
+    fn whoever_seals_without_what_it_takes_hears_what_to_type() {
+        let refused = |word: &'static str| {
+            let mut status = tonic::Status::failed_precondition("sealing policy workload needs a key of a key broker");
+            status.metadata_mut().insert(REASON, tonic::metadata::MetadataValue::from_static(word));
+            of_status(&status)
+        };
+        let failure = refused("no-broker");
+        assert_eq!((failure.class, failure.reason.unwrap().code.as_str()), (Class::Config, "no-broker"));
+        let hint = failure.hint.unwrap();
+        assert!(hint.contains("--kbs ADDRESS") && hint.contains("--to measurement-and-chip"), "{hint}");
+        for (word, flag) in [("context", "--context"), ("policy", "--counted"), ("not-replaceable", "--replaces")] {
+            assert!(refused(word).hint.unwrap().contains(flag), "{word}");
+        }
+        assert!(refused("does-not-open").hint.is_none());
     }
 
     #[test]

@@ -63,7 +63,9 @@ pub struct ImageSettingsError {
 impl From<ImageSettingsError> for Failure {
     fn from(error: ImageSettingsError) -> Self {
         let failure = Self::new(Class::Config, format!("{} cannot be used", error.path.display()));
-        failure.mistakes(&error.mistakes).hint("docs/images.md shows what may stand in it")
+        failure.mistakes(&error.mistakes).hint(
+            "it holds limit, and tables [registry.\"HOST\"] with mirrors and plain_http; docs/images.md shows one",
+        )
     }
 }
 

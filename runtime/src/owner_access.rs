@@ -27,7 +27,10 @@ impl From<OwnerKeyError> for Failure {
         let failure = Self::caused(Class::Config, &error);
         match error {
             OwnerKeyError::Exists(_) => {
-                failure.hint("`coffer owner show` prints it; a key that is removed is lost, and with it all it may do")
+                failure.hint(
+                    "it was made before, by `coffer owner init` or with the first simulated box, and is the key to use: `coffer owner \
+                     show` prints it; one that is removed is lost, and with it all it may do",
+                )
             }
             OwnerKeyError::Missing(_) => failure.hint("make one with `coffer owner init`"),
             _ => failure,
@@ -226,7 +229,10 @@ mod tests {
         assert!(matches!(load(&folder), Err(OwnerKeyError::Missing(_))));
         let made = init(&folder).unwrap();
         assert_eq!(load(&folder).unwrap().spki(), made.spki());
-        assert!(matches!(init(&folder), Err(OwnerKeyError::Exists(_))));
+        let exists = init(&folder).err().unwrap();
+        assert!(matches!(exists, OwnerKeyError::Exists(_)));
+        let hint = Failure::from(exists).hint.unwrap();
+        assert!(hint.contains("the first simulated box") && hint.contains("coffer owner show"), "{hint}");
         assert_eq!(load_or_init(&folder).unwrap().spki(), made.spki());
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&folder.join("key.pem"))), (0o700, 0o600));

@@ -180,3 +180,72 @@ fn whoever_waits_for_the_service_is_told_for_what_and_a_script_is_not() {
         coffer(&home, &["verify", report.to_str().unwrap(), "--allow-simulated", "--fetch", "--mirror", &honest.1]);
     assert!(fast.status.success() && !String::from_utf8_lossy(&fast.stderr).contains("waiting"), "{fast:?}");
 }
+
+#[test]
+fn a_simulators_service_is_not_blamed_as_a_mirror_and_what_became_of_each_item_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, other) = (dir.path().join("home"), dir.path().join("other"));
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let made = json(&home, &["sim", "evidence", "--product", "milan", "--out", &path("evidence")], 0);
+    let (report, anchor) = (path("evidence/report.bin"), made["anchor"].as_str().unwrap());
+    let honest = service(&home, "none");
+    let url = honest.1.clone();
+    let mirror = ["--mirror", &url];
+    let fetch = [&["collateral", "fetch", &report], &mirror[..]].concat();
+
+    // Of this installation's simulator, which is known by its chip: nobody is asked.
+    let own = json(&home, &fetch, 5);
+    let words = own["error"]["message"].as_str().unwrap();
+    assert!(words.contains("simulated evidence") && own.get("failures").is_none(), "{own}");
+    assert!(own["error"]["hint"].as_str().unwrap().contains("--allow-simulated"), "{own}");
+    // Of another's, by what the service answers.
+    let others = json(&other, &fetch, 5);
+    let line = json(&other, &[&["collateral", "fetch", "--product", "milan"], &mirror[..]].concat(), 5);
+    let verified = json(&other, &[&["verify", &report, "--fetch"], &mirror[..]].concat(), 5);
+    for failure in [&others["failures"][0], &line["failures"][0], &verified["not_fetched"][0]] {
+        let hint = failure["error"]["hint"].as_str().unwrap();
+        assert!(hint.contains("simulated") && hint.contains("--allow-simulated"), "{failure}");
+    }
+    let hint = line["error"]["hint"].as_str().unwrap();
+    assert!(hint.contains("--allow-simulated"), "{line}");
+    let shown = coffer(&home, &["verify", &report]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("hint: the evidence is simulated") && !shown.contains("kdsintf"), "{shown}");
+
+    let believed = [&fetch[..], &["--allow-simulated"]].concat();
+    let refresh = [&["collateral", "refresh", "--allow-simulated"], &mirror[..]].concat();
+    let results = |said: &Value| -> Vec<String> {
+        let all = said["items"].as_array().unwrap().iter();
+        all.map(|one| format!("{} {}", one["kind"].as_str().unwrap(), one["result"].as_str().unwrap())).collect()
+    };
+    let sorted = |said: &Value| {
+        let mut all = results(said);
+        all.sort_unstable();
+        all
+    };
+    let first = json(&home, &believed, 0);
+    assert_eq!(sorted(&first), ["chain fetched", "crl fetched", "vcek fetched"], "{first}");
+    assert_eq!((&first["certificates"], &first["lists"]), (&3.into(), &1.into()));
+    let again = json(&home, &believed, 0);
+    assert_eq!(sorted(&again), ["chain kept", "crl kept", "vcek kept"], "{again}");
+    let anew = json(&home, &refresh, 0);
+    // The service may have dated it anew meanwhile.
+    assert!(["crl updated", "crl kept"].contains(&results(&anew)[0].as_str()), "{anew}");
+    let said = coffer(&home, &believed);
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.lines().count() == 3 && said.lines().all(|line| line.starts_with("kept      V")), "{said}");
+    // One that cannot be got anew stays, and that is said beside why.
+    drop(honest);
+    let stays = json(&home, &refresh, 7);
+    assert_eq!(results(&stays), ["crl kept"], "{stays}");
+    assert_eq!(stays["failures"].as_array().unwrap().len(), 1, "{stays}");
+
+    let medium = path("medium");
+    json(&home, &["collateral", "export", "--allow-simulated", "--out", &medium], 0);
+    let import = ["collateral", "import", &medium, "--allow-simulated", "--anchor", anchor];
+    let taken = json(&other, &import, 0);
+    assert_eq!(sorted(&taken), ["chain imported", "crl imported", "vcek imported"], "{taken}");
+    let twice = coffer(&other, &import);
+    let twice = String::from_utf8(twice.stdout).unwrap();
+    assert!(twice.lines().count() == 3 && twice.lines().all(|line| line.starts_with("kept      V")), "{twice}");
+}

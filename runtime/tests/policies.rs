@@ -502,7 +502,14 @@ fn a_typed_policy_is_linted_as_one() {
     let alone = coffer(&["policy", "lint", &floor]);
     assert!(alone.status.code() == Some(3) && text(&alone).contains(": any-guest: "), "{}", text(&alone));
     let elsewhere = coffer(&["policy", "lint", &floor, "--guests-elsewhere"]);
-    assert_eq!((elsewhere.status.code(), text(&elsewhere)), (Some(0), String::new()));
+    assert_eq!((elsewhere.status.code(), text(&elsewhere).as_str()), (Some(0), "no findings\n"));
+    // The word says what its text does.
+    let word = coffer(&["policy", "lint", "strict"]);
+    assert!(word.status.code() == Some(3) && text(&word).contains("strict:"), "{}", text(&word));
+    let of_file = text(&alone).replace(&floor, "strict");
+    assert_eq!(text(&word), of_file);
+    let elsewhere = coffer(&["policy", "lint", "strict", "--guests-elsewhere"]);
+    assert_eq!((elsewhere.status.code(), text(&elsewhere).as_str()), (Some(0), "no findings\n"));
     assert_eq!(coffer(&["policy", "lint", "/nonexistent.toml"]).status.code(), Some(3));
 }
 
@@ -512,9 +519,10 @@ fn what_comes_with_coffer_is_linted_and_tested_by_its_word() {
         let output = Command::new(env!("CARGO_BIN_EXE_coffer")).arg("policy").args(words).output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };
-    for word in ["strict", "snp", "azure-cvm", "release"] {
+    for word in ["snp", "azure-cvm", "release"] {
         assert_eq!(run(&["lint", word]), (0, String::new()), "{word}");
     }
+    assert_eq!(run(&["lint", "strict", "--guests-elsewhere"]), (0, String::new()));
     for word in ["snp", "azure-cvm", "release"] {
         assert_eq!(run(&["test", word]).0, 0, "{word}");
     }
@@ -524,6 +532,141 @@ fn what_comes_with_coffer_is_linted_and_tested_by_its_word() {
         assert!(exit == 3 && why.contains("strict is a typed policy"), "{words:?}: {why}");
     }
     assert_eq!(run(&["test", "strict"]).0, 3);
+}
+
+#[test]
+fn every_file_that_is_no_policy_is_reported_and_not_the_first_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let all = [
+        file("a.rego", b"package a\nallow if {\n"),
+        file("b.rego", b"words\n"),
+        file("c.rego", b"package c\n\nx if {\n\ty := 1\n}\n"),
+        file("d.rego", &[0xff, 0xfe]),
+        file("e.toml", &[0xff, 0xfe]),
+        file("f.toml", b"words"),
+        file("g.rego", b"package g\n\nx if http.send({}).a\n"),
+    ];
+    let words: Vec<&str> = ["--json", "policy", "lint"].into_iter().chain(all.iter().map(String::as_str)).collect();
+    let lint = coffer(&words);
+    let said = json(&lint);
+    assert_eq!(lint.status.code(), Some(3), "{said}");
+    let found: Vec<(&str, &str)> = said["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["file"].as_str().unwrap(), one["code"].as_str().unwrap()))
+        .collect();
+    let codes = ["parse", "parse", "unused-variable", "parse", "mistake", "mistake", "forbidden-function"];
+    for (file, code) in all.iter().zip(codes) {
+        assert!(found.contains(&(file.as_str(), code)), "{file} {code}: {found:?}");
+    }
+    // The same of a folder.
+    let in_folder = text(&coffer(&["policy", "lint", folder.path().to_str().unwrap()]));
+    for name in ["a.rego", "b.rego", "c.rego", "d.rego", "g.rego"] {
+        assert!(in_folder.contains(&format!("/{name}:")), "{name}: {in_folder}");
+    }
+    assert!(!in_folder.contains(".toml"), "{in_folder}");
+    // One that is not there is no finding, and nor is a folder without any.
+    let empty = tempfile::tempdir().unwrap();
+    for none in ["/nonexistent.rego", empty.path().to_str().unwrap()] {
+        let said = coffer(&["--json", "policy", "lint", none]);
+        assert!(said.status.code() == Some(3) && json(&said)["error"]["class"] == "config", "{}", text(&said));
+    }
+}
+
+#[test]
+fn a_policy_that_calls_what_none_may_is_refused_when_it_is_named_and_not_when_that_is_reached() {
+    let Some(root) = vectors::folder("snp") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let body = "package p\n\ndefault allow := true\n\nallow := false if {\n\tinput.result.claims.product == \"Turin\"\n\thttp.send({}).x\n}\n";
+    let policy = write(folder.path(), "p.rego", body);
+    let said = on(&root.join("milan-v2-kvm"), "report.bin", &["verify", "--policy", &policy]);
+    let words = text(&said);
+    assert_eq!(said.status.code(), Some(3), "{words}");
+    for part in ["p.rego, line 7, column ", "http.send is not available to policies", "hint: ", "input.now_unix"] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    assert_eq!(coffer(&["policy", "test", &policy]).status.code(), Some(3));
+}
+
+#[test]
+fn what_a_key_broker_alone_gives_is_told_to_whoever_judges_evidence() {
+    let Some(root) = vectors::folder("snp") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let milan = root.join("milan-v2-kvm");
+    for command in [&["verify"][..], &["policy", "input"]] {
+        let said = on(&milan, "report.bin", &[command, &["--policy", "release"]].concat());
+        let words = text(&said);
+        assert_eq!(said.status.code(), Some(2), "{words}");
+        for part in ["--policy release", "input.spec", "`snp`", "coffer policy show release"] {
+            assert!(words.contains(part), "{part}: {words}");
+        }
+    }
+    // The same text under a name of one's own.
+    let own = json(&coffer(&["--json", "policy", "show", "release"]))["text"].as_str().unwrap().to_owned();
+    let own = write(folder.path(), "own.rego", &own);
+    let refused = json(&on(&milan, "report.bin", &["--json", "verify", "--policy", &own]));
+    let hint = refused["reasons"][0]["hint"].as_str().unwrap();
+    assert!(hint.contains("input.spec") && hint.contains("key broker alone"), "{refused}");
+    let words = text(&on(&milan, "report.bin", &["verify", "--policy", "nosuch"]));
+    assert!(words.contains("`release` is the key broker's"), "{words}");
+    // Nor is Rego asked by whoever asks a typed policy alone.
+    let home = folder.path().join("home");
+    let of = |words: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_coffer")).env("COFFER_HOME", &home).args(words).output().unwrap()
+    };
+    for rego in ["snp", &own, folder.path().to_str().unwrap(), "team.tar.gz"] {
+        for words in [
+            &["attest", "web", "--policy", rego][..],
+            &["seal", "web", "--policy", rego],
+            &["connect", "--policy", rego, "--reference", "x", "--guest-port", "1", "127.0.0.1:1"],
+        ] {
+            let said = of(words);
+            let told = text(&said);
+            assert_eq!(said.status.code(), Some(2), "{words:?}: {told}");
+            assert!(told.contains("it is Rego") && told.contains("coffer verify FILE --policy"), "{words:?}: {told}");
+        }
+    }
+}
+
+#[test]
+fn who_lacks_a_flag_about_bundles_is_told_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let team = folder.path().join("team");
+    std::fs::create_dir(&team).unwrap();
+    write(&team, "team.rego", "package team\n\nallow := true\n");
+    let run = |words: &[&str]| {
+        let command =
+            Command::new(env!("CARGO_BIN_EXE_coffer")).current_dir(&folder).arg("policy").args(words).output();
+        let output = command.unwrap();
+        (output.status.code().unwrap(), text(&output))
+    };
+    let pack = "tar -C team -czf team.tar.gz .";
+    assert_eq!(run(&["keygen", "--out", "key.pem"]).0, 0);
+    for words in [
+        &["sign", "team", "--sign", "key.pem"][..],
+        &["re-endorse", "team", "--sign", "key.pem", "--no-revocation-list"],
+    ] {
+        let (exit, said) = run(words);
+        assert!(exit == 3 && said.contains("team is a folder") && said.contains(pack), "{words:?}: {said}");
+    }
+    let packed = Command::new("sh").current_dir(&folder).args(["-c", pack]).status().unwrap();
+    assert!(packed.success());
+    let (exit, said) = run(&["lint", "team.tar.gz", "--bundle-key", "key.pem.pub"]);
+    assert!(exit == 5 && said.contains("coffer policy sign FILE --sign KEY"), "{said}");
+    let (exit, said) = run(&["lint", "team", "--bundle-key", "key.pem.pub"]);
+    assert!(exit == 3 && said.contains("coffer policy sign NAME.tar.gz --sign KEY"), "{said}");
+    assert_eq!(run(&["sign", "team.tar.gz", "--sign", "key.pem"]).0, 0);
+    let (exit, said) = run(&["lint", "team.tar.gz"]);
+    assert!(exit == 5 && said.contains("--bundle-key FILE") && said.contains("--no-bundle-signature"), "{said}");
+    assert_eq!(run(&["keygen", "--out", "other.pem"]).0, 0);
+    let (exit, said) = run(&["re-endorse", "team.tar.gz", "--sign", "other.pem", "--no-revocation-list"]);
+    assert!(exit == 5 && said.contains("--key FILE"), "{said}");
 }
 
 #[test]

@@ -67,6 +67,20 @@ fn a_missing_endorsement_names_where_to_get_it_and_bad_files_are_told_apart() {
     assert_eq!(missing[1]["urls"][0], "https://kdsintf.amd.com/vcek/v1/Milan/crl");
     let text = coffer(&["verify", report, "--at", AT]);
     assert!(String::from_utf8_lossy(&text.stdout).contains(url), "{text:?}");
+    // What to type: --fetch, which gets what is of today.
+    let hint = "hint: with --fetch this command gets them";
+    assert!(!String::from_utf8_lossy(&text.stdout).contains(hint), "{text:?}");
+    assert!(String::from_utf8_lossy(&text.stdout).contains("hint: name those of that time: --certs DIR"), "{text:?}");
+    // A list that is over, as that of the vectors is but for the weeks it was made for.
+    let over = coffer(&["verify", report, "--certs", folder.to_str().unwrap()]);
+    let over = String::from_utf8_lossy(&over.stdout).into_owned();
+    let of_list = "hint: with --fetch this command gets the list of today";
+    assert_eq!(over.contains("crl-dates: "), over.contains(of_list), "{over}");
+    let input = ["policy", "input", report];
+    for words in [&["verify", report][..], &input] {
+        let text = coffer(words);
+        assert!(String::from_utf8_lossy(&text.stdout).contains(hint), "{text:?}");
+    }
 
     let certs = folder.to_str().unwrap();
     let exit = |words: &[&str]| coffer(&[&["verify"], words].concat()).status.code();
@@ -185,7 +199,58 @@ fn an_age_of_manifests_that_nobody_asks_is_said() {
     let said = String::from_utf8_lossy(&issued.stderr).into_owned();
     assert!(issued.status.code() == Some(3) && issued.stdout.is_empty() && said.contains("max_manifest_age"), "{said}");
     assert_eq!(json(&output)["not_asked"], serde_json::json!(["max_manifest_age"]));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("max_manifest_age is not asked"), "{output:?}");
+    let warning = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(warning.starts_with("coffer: warning: max_manifest_age is not asked"), "{warning}");
+    assert!(warning.lines().count() == 1 && !warning.contains("WARN"), "{warning}");
     let output = run("measurements = \"any\"\n");
     assert_eq!((json(&output).get("not_asked"), output.stderr.is_empty()), (None, true), "{output:?}");
+}
+
+#[test]
+fn a_folder_without_a_known_name_is_told_in_a_warning() {
+    let Some(root) = vectors::folder("snp") else { return };
+    let (report, empty) = (root.join("milan-v2-kvm/report.bin"), tempfile::tempdir().unwrap());
+    let output = coffer(&["verify", report.to_str().unwrap(), "--certs", empty.path().to_str().unwrap(), "--at", AT]);
+    let warning = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(warning.starts_with("coffer: warning: ") && warning.contains("there is no vcek"), "{warning}");
+    assert!(!warning.contains("WARN"), "{warning}");
+}
+
+#[test]
+fn a_token_has_one_status_and_a_refusal_names_the_flag_that_would_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coffer"));
+        command.current_dir(&folder).env("COFFER_HOME", folder.path().join("home")).args(words).output().unwrap()
+    };
+    let said = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(run(&["sim", "evidence", "--out", "e"]).status.success());
+    assert!(run(&["token", "init", "--out", "keys.json"]).status.success());
+    std::fs::write(folder.path().join("jwks.json"), run(&["token", "jwks", "keys.json"]).stdout).unwrap();
+    let to = ["--keys", "keys.json", "--iss", "https://a.example", "--aud", "b"];
+    let issue = ["token", "issue", "e/report.bin", "--certs", "e", "--allow-simulated"];
+    let token = run(&[&issue[..], &to].concat());
+    std::fs::write(folder.path().join("token.jwt"), &token.stdout).unwrap();
+    let verify = |more: &[&str]| {
+        let output = run(&[&["token", "verify", "token.jwt", "--jwks", "jwks.json", "--aud", "b"], more].concat());
+        (output.status.code().unwrap(), said(&output))
+    };
+    let status = "contraindicated (warning but for its simulated hardware)";
+    let refusal = format!("status: found {status}, expected affirming\n  hint: --accept-warnings takes it");
+    let (exit, neither) = verify(&[]);
+    assert!(exit == 6 && neither.contains(&refusal), "{neither}");
+    assert!(
+        neither.contains("simulated: found simulated evidence, expected AMD's\n  hint: --allow-simulated"),
+        "{neither}"
+    );
+    let (exit, simulated) = verify(&["--allow-simulated"]);
+    assert!(exit == 6 && simulated.contains(&refusal) && !simulated.contains("simulated: found"), "{simulated}");
+    let (exit, warned) = verify(&["--accept-warnings"]);
+    assert!(exit == 6 && warned.contains("simulated: found") && !warned.contains("status: "), "{warned}");
+    let (exit, both) = verify(&["--allow-simulated", "--accept-warnings"]);
+    assert!(exit == 0 && both.contains(&format!("status       {status}")), "{both}");
+    // Whoever issues one of what lacks its certificates hears what to type.
+    let lacking = run(&[&["token", "issue", "e/report.bin"], &to[..]].concat());
+    let hint = String::from_utf8_lossy(&lacking.stderr).into_owned();
+    assert!(lacking.status.code() == Some(5) && hint.contains("hint: the evidence is simulated"), "{hint}");
 }

@@ -127,9 +127,14 @@ fn what_does_not_open_is_no_file_of_ours_and_programs_are_told_why() -> Result<(
             ensure!(said["error"]["reason"]["code"] == reason, "{file}: {said}");
         }
     }
-    for tail in [&["nosuch"][..], &["--replaces", "nosuch", "plain"]] {
-        let absent = sealing.coffer(&["seal", "--to", "workload"], tail)?;
-        ensure!(absent.status == 1 && absent.stderr.contains("cannot read nosuch"), "{}", absent.describe());
+    for (words, tail) in [
+        (&["seal", "--to", "workload"][..], &["nosuch"][..]),
+        (&["seal", "--to", "workload"], &["--replaces", "nosuch", "plain"]),
+        (&["reseal"], &["nosuch"]),
+        (&["unseal"], &["nosuch"]),
+    ] {
+        let absent = sealing.coffer(words, tail)?;
+        ensure!(absent.status == 3 && absent.stderr.contains("cannot read nosuch"), "{}", absent.describe());
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ pub use issuer::{Issuer, IssuerError};
 pub use jwk::{GuestKey, Jwks, JwksError, thumbprint};
 pub use named::{NamedBinding, NotShown};
 pub use token::{Token, TokenError, VerifiedToken};
-pub use vector::{Status, TrustVector};
+pub use vector::{StatedStatus, Status, TrustVector};
 pub use words::{Lifetime, Nonce, TokenId, Word, WordError};
 
 /// The profile of our tokens: EAR as Veraison defines it, which its consumers look for.

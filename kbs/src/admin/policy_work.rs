@@ -109,6 +109,18 @@ fn parse(name: &str, text: &str) -> Result<Policy, Status> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_text_that_calls_what_no_policy_may_is_refused_when_it_is_set_with_its_place() {
+        let text = "package p\n\ndefault allow := true\n\nallow := false if {\n\tfalse\n\thttp.send({}).x\n}\n";
+        let refused = parse("team", text).err().unwrap();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        let words = refused.message();
+        assert!(
+            words.starts_with("text: policy team, line 7, column ") && words.contains("http.send is not available"),
+            "{words}"
+        );
+    }
+
     #[tokio::test]
     async fn one_trial_of_a_tenant_and_two_of_all_run_at_once_and_other_tenants_come_in_turn() {
         let work = PolicyWork::default();

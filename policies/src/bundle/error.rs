@@ -48,7 +48,9 @@ impl BundleError {
     /// What the operator can do.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::TooLong { .. } | Self::Archive { .. } => "make it with `opa build`, or tar and gzip",
+            Self::TooLong { .. } | Self::Archive { .. } => {
+                "pack the folder of the policy: `tar -C DIR -czf NAME.tar.gz .`, or `opa build --bundle DIR`"
+            }
             Self::Entry { .. } => {
                 "a bundle holds .manifest, .signatures.json, data.json and *.rego, each below the manifest's roots, Rego v1 alone"
             }

@@ -63,8 +63,10 @@ impl SignatureError {
     /// What the operator can do.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::None => "sign it, as `opa sign --signing-alg ES384` does, or give no key",
-            Self::NoKey => "give the signer's public key, or say by name that the signature is waived",
+            Self::None => "`coffer policy sign FILE --sign KEY` signs it; without --bundle-key it is taken as it is",
+            Self::NoKey => {
+                "name the signer's public key with --bundle-key FILE, or waive the signature with --no-bundle-signature"
+            }
             Self::Form(_) => {
                 "`opa sign` makes it: one JWT, ES256 or ES384 as the key is, hashes SHA-256, SHA-384 or SHA-512"
             }

@@ -60,6 +60,32 @@ fn every_kind_is_found_at_its_place_and_what_is_right_is_not() {
 }
 
 #[test]
+fn a_file_that_is_no_rego_hides_nothing_of_the_others() {
+    let files = [
+        File::new("a.rego", "package a\nallow if {"),
+        File::new("b.rego", "package b\n\nx := no_such(1)\n\ny := http.send({})\n\nz if w := 1"),
+        File::new("c.rego", "no rego"),
+    ];
+    let found = |files: &[File]| -> Vec<(String, u32, &'static str)> {
+        let findings = lint("b", files, None).unwrap();
+        findings.into_iter().map(|one| (one.file, one.line, one.code)).collect()
+    };
+    let of = |file: &str, line: u32, code: &'static str| (file.to_owned(), line, code);
+    // What b calls may stand in a or c.
+    let all = [
+        of("a.rego", 2, "parse"),
+        of("b.rego", 5, "forbidden-function"),
+        of("b.rego", 7, "unused-variable"),
+        of("c.rego", 1, "parse"),
+    ];
+    assert_eq!(found(&files), all);
+    // Each call of what is not there, and not the first alone.
+    let both = [File::new("b.rego", "package b\n\nallow if no_such(1)\n\nx if neither(1)\n\ny if count()")];
+    let all = [of("b.rego", 3, "parse"), of("b.rego", 5, "parse"), of("b.rego", 7, "parse")];
+    assert_eq!(found(&both), all);
+}
+
+#[test]
 fn findings_of_several_files_name_their_own_and_tests_may_make_up_an_input() {
     let files = [
         File::new("a.rego", "package a\nallow if data.lib.f(1)"),

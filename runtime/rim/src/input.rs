@@ -34,24 +34,44 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
 /// # Errors
 /// As [`read_text`], with the path before it; [`io::ErrorKind::FileTooLarge`] for more files, or folders too deep in each other.
 pub fn texts_below(folder: &Path, ending: &str, most: u64, files: usize) -> io::Result<Vec<(PathBuf, String)>> {
+    let read = |(path, text): (PathBuf, io::Result<String>)| match text {
+        Ok(text) => Ok((path, text)),
+        Err(error) => Err(of(&path, &error)),
+    };
+    each_below(folder, ending, most, files)?.into_iter().map(read).collect()
+}
+
+/// The same, with why one of them cannot be read beside its path.
+///
+/// # Errors
+/// As [`texts_below`], of folders.
+pub fn each_below(
+    folder: &Path,
+    ending: &str,
+    most: u64,
+    files: usize,
+) -> io::Result<Vec<(PathBuf, io::Result<String>)>> {
     let mut all = Vec::new();
     collect(folder, ending, (most, files, DEPTH), &mut all)?;
     Ok(all)
+}
+
+fn of(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn collect(
     folder: &Path,
     ending: &str,
     (most, files, depth): (u64, usize, usize),
-    all: &mut Vec<(PathBuf, String)>,
+    all: &mut Vec<(PathBuf, io::Result<String>)>,
 ) -> io::Result<()> {
-    let of = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let too_many = |what: String| io::Error::new(io::ErrorKind::FileTooLarge, format!("{}: {what}", folder.display()));
     let depth = depth.checked_sub(1).ok_or_else(|| too_many("folders lie too deep in each other".into()))?;
     let mut entries = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|error| of(folder, error))? {
-        let entry = entry.map_err(|error| of(folder, error))?;
-        entries.push((entry.path(), entry.file_type().map_err(|error| of(folder, error))?));
+    for entry in std::fs::read_dir(folder).map_err(|error| of(folder, &error))? {
+        let entry = entry.map_err(|error| of(folder, &error))?;
+        entries.push((entry.path(), entry.file_type().map_err(|error| of(folder, &error))?));
     }
     entries.sort_by(|(one, _), (other, _)| one.cmp(other));
     for (path, kind) in entries {
@@ -61,7 +81,7 @@ fn collect(
             if all.len() == files {
                 return Err(too_many(format!("more than {files} files")));
             }
-            let text = read_text(&path, most).map_err(|error| of(&path, error))?;
+            let text = read_text(&path, most);
             all.push((path, text));
         }
     }

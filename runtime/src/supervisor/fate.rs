@@ -130,7 +130,7 @@ fn of_refusal(refusal: Refusal) -> Failure {
                 .hint("give the box more memory with --memory")
         }
         _ => Failure::new(Class::Platform, format!("stage0 refused to boot ({word})"))
-            .hint("docs/measured-boot.md lists the reasons"),
+            .hint("start it on a platform that is built anew, or read what the word means in docs/measured-boot.md"),
     }
 }
 

@@ -19,6 +19,8 @@ use crate::error::FetchError;
 pub struct Collected {
     /// Endorsements like any others: the judge decides.
     pub endorsements: Endorsements,
+    /// What is at hand of what was asked for, each once.
+    pub items: Vec<Item>,
     /// What is not at hand, and why. A judgement that lacks nothing does without it.
     pub failures: Vec<(Item, FetchError)>,
     /// Where no list is at hand: the highest number seen of one, below which no list that the report brought may be. Else 0.
@@ -72,7 +74,7 @@ impl Kds {
         for (list, held) in lists.into_iter().zip(held) {
             let floor = match held {
                 Ok(entry) => {
-                    all.endorsements.merge(&entry.bag);
+                    all.add(list, Ok(entry));
                     continue;
                 }
                 // It was waited for already.
@@ -155,7 +157,12 @@ impl Collected {
 
     fn add(&mut self, item: Item, found: Result<Arc<Entry>, FetchError>) {
         match found {
-            Ok(entry) => self.endorsements.merge(&entry.bag),
+            Ok(entry) => {
+                self.endorsements.merge(&entry.bag);
+                if !self.items.contains(&item) {
+                    self.items.push(item);
+                }
+            }
             Err(error) => self.failures.push((item, error)),
         }
     }

@@ -98,6 +98,12 @@ impl Admitted {
         self.asked.bytes <= EVIDENCE && !self.policy.has_rego()
     }
 
+    /// What the caller wants repeated.
+    #[cfg(test)]
+    pub fn request_nonce(&self) -> Option<&Nonce> {
+        self.asked.request_nonce.as_ref()
+    }
+
     /// The policy believes simulators, so that what is lacking is theirs to give.
     pub fn believes_simulated(&self) -> bool {
         self.policy.verifier.anchors.accepts_simulated()

@@ -8,7 +8,8 @@ use std::time::Duration;
 use coffer_kds::{KdsEntry, Services};
 use coffer_policies::lint::is_test_file;
 use coffer_policies::{
-    Bundle, BundleKey, BundleTrust, File, POLICY_LIMIT, Policy as Rego, files_digest, reads_as_built_in,
+    Bundle, BundleError, BundleKey, BundleTrust, File, POLICY_LIMIT, Policy as Rego, Shipped, files_digest,
+    reads_as_built_in,
 };
 use coffer_rim::settings::{self, Unreadable};
 use coffer_rim::{chain, input};
@@ -171,7 +172,9 @@ impl ConfigError {
             Self::Read { .. } => {
                 "make a state folder with `coffer-verifier init --state DIR`, or name the file with --config"
             }
-            Self::Toml { .. } | Self::Mistakes(_) => "docs/verifier-service.md, \"Configuration\", lists every key",
+            Self::Toml { .. } | Self::Mistakes(_) => {
+                "mend each key that is named, and ask again with `coffer-verifier check`; its --help lists every key"
+            }
         }
     }
 }
@@ -398,6 +401,12 @@ impl PolicyEntry {
                 mistakes.push(format!("policies.{name}.floor is empty; {words}"));
                 None
             }
+            file if Path::new(file).extension().is_some_and(|end| end == "rego") || Shipped::named(file).is_some() => {
+                mistakes.push(format!(
+                    "policies.{name}.floor ({file}) is Rego, and a floor is a typed policy; {words}. Rego goes behind it, as rego"
+                ));
+                None
+            }
             file => {
                 let text = input::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
                 let read = text.and_then(|text| match EvidencePolicy::from_toml(&text) {
@@ -459,7 +468,10 @@ impl PolicyEntry {
         }
         let bytes = input::read(path, input::DOCUMENT).map_err(|error| error.to_string())?;
         if Bundle::is_one(&bytes) {
-            let bundle = Bundle::read(name, &bytes, trust).map_err(|error| chain(&error))?;
+            let bundle = Bundle::read(name, &bytes, trust).map_err(|error| match error {
+                BundleError::Signature { .. } => format!("{}; bundle_key names the key that signed it", chain(&error)),
+                other => chain(&other),
+            })?;
             return bundle.policy().map_err(|error| chain(&error));
         }
         no_bundle()?;

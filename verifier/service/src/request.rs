@@ -12,7 +12,8 @@ use coffer_verifier::abi::ReportData;
 use coffer_verifier::ear::{Lifetime, Nonce, Word};
 use coffer_verifier::{EndorsementError, Endorsements, ExpectedReportData, Presented};
 use serde::Deserialize;
-use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::challenge::Challenge;
 use crate::refusal::Refusal;
@@ -152,11 +153,12 @@ pub fn batch(body: &[u8]) -> Result<Vec<Result<Asked, Refusal>>, Refusal> {
     if requests.0.is_empty() {
         return Err(Refusal::NO_BATCH);
     }
-    Ok(requests.0.into_iter().map(Wire::asked).collect())
+    Ok(requests.0.into_iter().map(|Object(request)| request.asked()).collect())
 }
 
-fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal::malformed(&without_values(&error)))
+fn json<'a, T: Deserialize<'a> + Written>(body: &'a [u8]) -> Result<T, Refusal> {
+    let read = serde_json::from_slice::<Object<T>>(body);
+    read.map(|Object(read)| read).map_err(|error| Refusal::malformed(&without_values(&error)))
 }
 
 /// What serde says, without the text that it found in place of something else: it may be evidence, or a token.
@@ -172,7 +174,7 @@ fn without_values(error: &serde_json::Error) -> String {
 #[serde(deny_unknown_fields)]
 struct Batch<'a> {
     #[serde(borrow)]
-    requests: Few<Wire<'a>, MAX_BATCH>,
+    requests: Few<Object<Wire<'a>>, MAX_BATCH>,
 }
 
 /// One request as JSON. Bytes are base64; what a certificate authority gives as PEM may stay so.
@@ -198,7 +200,7 @@ struct Wire<'a> {
     #[serde(default)]
     request_nonce: Option<String>,
     #[serde(default)]
-    token: Option<WireToken>,
+    token: Option<Object<WireToken>>,
 }
 
 #[derive(Deserialize)]
@@ -234,7 +236,7 @@ impl Wire<'_> {
             demanded,
             policy: self.policy,
             request_nonce: self.request_nonce.map(|text| nonce("request_nonce", &text)).transpose()?,
-            token: self.token.map(|token| (token.audience, token.lifetime_seconds)),
+            token: self.token.map(|Object(token)| (token.audience, token.lifetime_seconds)),
         })
     }
 }
@@ -261,6 +263,42 @@ fn several(field: &'static str, texts: &[String]) -> Result<Vec<Vec<u8>>, Refusa
 
 fn pem_or_base64(field: &'static str, text: &str) -> Result<Vec<u8>, Refusal> {
     if text.trim_start().starts_with("-----BEGIN ") { Ok(text.as_bytes().to_vec()) } else { base64(field, text) }
+}
+
+/// How people write one of these.
+trait Written {
+    const AS: &'static str;
+}
+
+impl Written for Batch<'_> {
+    const AS: &'static str = "an object with requests, a list of 1 to 64";
+}
+
+impl Written for Wire<'_> {
+    const AS: &'static str = "a request, which is an object with evidence";
+}
+
+impl Written for WireToken {
+    const AS: &'static str = "an object with audience";
+}
+
+/// What is written with its names: a list of its values in their order, which serde takes too, is none.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de> + Written> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de> + Written> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::AS)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Members::<T>(PhantomData))
+    }
 }
 
 /// A list that is refused where it has more than `N` entries, before more are read.
@@ -377,6 +415,31 @@ mod tests {
         }
         let words = refused(&format!(r#"{{"{}\u001b":1}}"#, "x".repeat(4000))).to_string();
         assert!(words.len() < 300 && !words.contains('\u{1b}'), "{words}");
+    }
+
+    #[test]
+    fn what_is_written_otherwise_is_told_in_the_interfaces_words() {
+        let evidence = report();
+        let batch_of = |body: &str| batch(body.as_bytes()).err().unwrap();
+        for (refusal, words) in [
+            (batch_of("[]"), "expected an object with requests, a list of 1 to 64"),
+            (batch_of("7"), "expected an object with requests, a list of 1 to 64"),
+            (batch_of("[[]]"), "expected an object with requests"),
+            (batch_of("{}"), "missing field `requests`"),
+            (batch_of(r#"{"requests":[]}"#), "requests is not a list of 1 to 64 requests"),
+            (batch_of(r#"{"requests":[[]]}"#), "expected a request, which is an object with evidence"),
+            (batch_of(r#"{"requests":{}}"#), "expected a list of at most 64"),
+            (refused("[]"), "expected a request, which is an object with evidence"),
+            // In their order, without their names.
+            (refused(&format!(r#"["{evidence}","",[],[],"any"]"#)), "expected a request"),
+            (
+                refused(&format!(r#"{{"evidence":"{evidence}","report_data":"any","token":["a"]}}"#)),
+                "expected an object with audience",
+            ),
+        ] {
+            let said = refusal.to_string();
+            assert!(said.contains(words) && !said.contains("struct") && !said.contains("Wire"), "{said}");
+        }
     }
 
     #[test]

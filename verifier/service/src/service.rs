@@ -225,6 +225,8 @@ impl Service {
         // Its place is free once it is done, whoever has gone away.
         let judged = move || {
             let (_judge, _step) = (judge, step);
+            #[cfg(test)]
+            tests::breaks(&admitted);
             live.appraiser.answer(admitted, &found, now(), random)
         };
         let judged = if here {
@@ -299,3 +301,6 @@ pub fn random<const N: usize>() -> Result<[u8; N], Refusal> {
     })?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

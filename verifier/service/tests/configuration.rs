@@ -150,6 +150,9 @@ fn rego_is_a_file_a_folder_or_a_bundle_and_a_key_demands_a_signature() {
     let helper = "package gate_test\nimport data.gate\ntest_a if gate.allow with input as {}\n";
     std::fs::write(at("team/below/gate_test.rego"), helper).unwrap();
     std::fs::write(at("bytes"), [0xff, 0xfe]).unwrap();
+    // Nothing reaches it: it is named all the same.
+    std::fs::write(at("sends.rego"), "package p\n\nallow if {\n\tinput.result\n\tfalse\n\thttp.send({}).x\n}\n")
+        .unwrap();
     let mut packed = std::process::Command::new("tar");
     packed.args(["czf", "team.tar.gz", "-C", "team", "."]).current_dir(folder.path());
     assert!(packed.status().unwrap().success());
@@ -169,6 +172,7 @@ fn rego_is_a_file_a_folder_or_a_bundle_and_a_key_demands_a_signature() {
     }
     for (rego, key, words) in [
         (Some("none"), None, "policies.team.rego (none): "),
+        (Some("sends.rego"), None, "policy team, line 6, column 5: http.send is not available to policies"),
         (Some("empty"), None, "no .rego file is there"),
         (Some("bytes"), None, "neither text nor a bundle"),
         (Some("team.tar.gz"), Some("key.pem"), "it has no .signatures.json, and a key is given"),
@@ -210,6 +214,13 @@ fn rego_is_a_file_a_folder_or_a_bundle_and_a_key_demands_a_signature() {
         file.policies.insert("team".into(), entry);
         let said = file.resolve(folder.path()).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{rego:?}: {said}");
+    }
+    // Rego is no floor: it goes behind one.
+    for floor in ["snp", "gate.rego"] {
+        let mut file = file.clone();
+        file.policies.insert("team".into(), PolicyEntry { floor: Some(floor.into()), ..lab() });
+        let said = file.resolve(folder.path()).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(said.contains(&format!("policies.team.floor ({floor}) is Rego")) && said.contains("as rego"), "{said}");
     }
     // An age of manifests that nobody could ask is no floor.
     std::fs::write(at("floor.toml"), "measurements = \"any\"\nmax_manifest_age = \"7d\"\n").unwrap();

@@ -5,7 +5,7 @@
 use super::{
     issuer::Issuer,
     jwk::{GuestKey, Jwks},
-    vector::Status,
+    vector::{StatedStatus, Status},
     words::{Lifetime, Nonce, Word},
 };
 use crate::UnixTime;
@@ -209,8 +209,8 @@ pub enum TokenReason {
     /// Not good enough.
     #[error("status: found {found}, expected {expected}")]
     Status {
-        /// As stated, or of the worst claim if that is worse.
-        found: Status,
+        /// The token's.
+        found: StatedStatus,
         /// As demanded.
         expected: Status,
     },

@@ -13,7 +13,7 @@ use super::{
     demands::{Demands, IssuerRule, KeyRule, NonceRule, PolicyRule, Refusal, SimulatedRule, TokenReason, WarningRule},
     jwk::{GuestKey, JwksError},
     once,
-    vector::{Status, TrustVector},
+    vector::{StatedStatus, Status, TrustVector},
     words::{Lifetime, Nonce},
 };
 use crate::{SIGNATURE_SIZE, UnixTime, Verdict, abi::SpkiDigest};
@@ -274,6 +274,14 @@ impl VerifiedToken {
         self.claims.submodules.cpu0.status
     }
 
+    /// Its status as it is held against demands, and told.
+    pub fn stated_status(&self) -> StatedStatus {
+        let vector = self.vector();
+        // Simulated evidence has a bad status for its hardware, which is asked about by itself; nothing else is forgiven it.
+        let but_for_hardware = self.simulated().then(|| vector.worst_but_hardware());
+        StatedStatus { stated: self.status().max(vector.worst()), but_for_hardware }
+    }
+
     /// Its claims in AR4SI's words.
     pub const fn vector(&self) -> &TrustVector {
         &self.claims.submodules.cpu0.vector
@@ -364,19 +372,16 @@ impl Demands<'_> {
 
     fn against_the_guest(&self, token: &VerifiedToken, reasons: &mut Vec<TokenReason>) {
         use TokenReason as R;
-        let allowed = token.simulated() && self.simulated == SimulatedRule::Allowed;
-        if token.simulated() && !allowed {
+        if token.simulated() && self.simulated == SimulatedRule::Refused {
             reasons.push(R::Simulated);
         }
         if token.verdict() != Verdict::Accepted.as_str() {
             reasons.push(R::Verdict { found: token.verdict().to_owned() });
         }
-        // Simulated evidence has a bad status for its hardware alone; nothing else is forgiven it.
-        let vector = token.vector();
-        let found = if allowed { vector.worst_but_hardware() } else { token.status().max(vector.worst()) };
+        let found = token.stated_status();
         let (expected, good) = match self.warnings {
-            WarningRule::Refused => (Status::Affirming, found == Status::Affirming),
-            WarningRule::Accepted => (Status::Warning, matches!(found, Status::Affirming | Status::Warning)),
+            WarningRule::Refused => (Status::Affirming, found.counted() == Status::Affirming),
+            WarningRule::Accepted => (Status::Warning, matches!(found.counted(), Status::Affirming | Status::Warning)),
         };
         if !good {
             reasons.push(R::Status { found, expected });

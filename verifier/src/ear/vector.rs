@@ -50,6 +50,35 @@ impl core::fmt::Display for Status {
     }
 }
 
+/// The status of a token, which is one whatever is asked of it: the tier that it states and, of simulated evidence, what counts where
+/// simulators are believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatedStatus {
+    /// As stated, or of the worst claim if that is worse.
+    pub stated: Status,
+    /// Of simulated evidence: of the worst claim that is not about genuine hardware, which a simulator has not.
+    pub but_for_hardware: Option<Status>,
+}
+
+impl StatedStatus {
+    /// The tier that is held against what is demanded.
+    pub const fn counted(self) -> Status {
+        match self.but_for_hardware {
+            Some(status) => status,
+            None => self.stated,
+        }
+    }
+}
+
+impl core::fmt::Display for StatedStatus {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.but_for_hardware {
+            Some(status) => write!(f, "{} ({status} but for its simulated hardware)", self.stated),
+            None => self.stated.fmt(f),
+        }
+    }
+}
+
 /// The claims; 0 says nothing, and is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]

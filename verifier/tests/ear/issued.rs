@@ -62,7 +62,8 @@ fn genuine_evidence_is_affirmed_if_nothing_was_waived() {
     assert_eq!(status(&waived), "warning");
     assert_eq!(reasons(&waived, |_| {}, NOW), []);
     let found = reasons(&waived, |demands| demands.warnings = WarningRule::Refused, NOW);
-    assert_eq!(found, [TokenReason::Status { found: Status::Warning, expected: Status::Affirming }]);
+    let said = StatedStatus { stated: Status::Warning, but_for_hardware: None };
+    assert_eq!(found, [TokenReason::Status { found: said, expected: Status::Affirming }]);
 }
 
 #[test]
@@ -71,10 +72,21 @@ fn simulated_evidence_is_never_affirmed_and_refused_unless_allowed() {
     assert_eq!(vector(&token), json!({ "configuration": 2, "executables": 33, "hardware": 97, "runtime-opaque": 96 }));
     assert_eq!(status(&token), "contraindicated");
     let found = reasons(&token, |demands| demands.simulated = SimulatedRule::Refused, NOW);
-    assert_eq!(heads(&found), ["simulated", "status"]);
+    assert_eq!(heads(&found), ["simulated"]);
     // What else is waived is not forgiven with it.
     let found = reasons(&token, |demands| demands.warnings = WarningRule::Refused, NOW);
-    assert_eq!(found, [TokenReason::Status { found: Status::Warning, expected: Status::Affirming }]);
+    let said = StatedStatus { stated: Status::Contraindicated, but_for_hardware: Some(Status::Warning) };
+    let status = TokenReason::Status { found: said, expected: Status::Affirming };
+    assert_eq!(found, std::slice::from_ref(&status));
+    assert_eq!(
+        status.to_string(),
+        "status: found contraindicated (warning but for its simulated hardware), expected affirming"
+    );
+    // One token has one status, whether or not simulators are believed.
+    let refused = |demands: &mut Demands<'_>| {
+        (demands.simulated, demands.warnings) = (SimulatedRule::Refused, WarningRule::Refused);
+    };
+    assert_eq!(reasons(&token, refused, NOW), [TokenReason::Simulated, status]);
 }
 
 #[test]

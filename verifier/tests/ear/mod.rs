@@ -25,8 +25,8 @@ use coffer_verifier::{
     },
     ear::{
         Demands, EarClaims, EarError, GuestKey, Issuer, IssuerRule, Judged, Jwks, KeyRule, Lifetime, NamedBinding,
-        Nonce, NonceRule, NotShown, PROFILE, PolicyRule, SimulatedRule, Skew, Status, Terms, Token, TokenError,
-        TokenId, TokenReason, TokenSigner, VerifiedToken, VerifierBuild, WarningRule, Word, thumbprint,
+        Nonce, NonceRule, NotShown, PROFILE, PolicyRule, SimulatedRule, Skew, StatedStatus, Status, Terms, Token,
+        TokenError, TokenId, TokenReason, TokenSigner, VerifiedToken, VerifierBuild, WarningRule, Word, thumbprint,
     },
 };
 use p384::ecdsa::{Signature, SigningKey, signature::Signer as _};

@@ -18,6 +18,11 @@ pub fn of(error: impl Fault) -> CliError {
     }
 }
 
+/// Says what a person should know and nothing fails for, on standard error.
+pub fn warn(text: &str) {
+    eprintln!("coffer: warning: {}", coffer_rim::foreign(text));
+}
+
 /// Prints one of several failures; the command goes on.
 pub fn print(failure: &CliError, json: bool) {
     failure.print("coffer", json);

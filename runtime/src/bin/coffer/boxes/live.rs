@@ -1,6 +1,7 @@
 //! A box from start to end, as seen from the command that started it.
 
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use coffer_rim::foreign;
 use coffer_runtime::BoxRecord;
@@ -14,7 +15,7 @@ use coffer_runtime::supervisor::control::Command;
 use coffer_runtime::supervisor::message::Ended;
 use coffer_spec::{Act, Tee};
 use serde_json::Value;
-use tokio::task::JoinHandle;
+use tokio::sync::Notify;
 
 use crate::boxes::attend::{End, Ours, attend};
 use crate::boxes::way::{AFTERMATH, Way, ask};
@@ -316,14 +317,20 @@ pub async fn until_it_ends(events: &mut Events, record: &BoxRecord) -> Result<En
 }
 
 /// Waits a moment for output that is still on its way, and says why a box ended, where that was not the workload's own doing.
-async fn finish(showing: Option<JoinHandle<()>>, ended: Ended) -> Stayed {
-    if let Some(showing) = showing {
-        let _ = tokio::time::timeout(AFTERMATH, showing).await;
-    }
-    if let Some(error) = &ended.error {
-        eprintln!("coffer: {}", foreign(error));
+async fn finish(showing: Option<Showing>, ended: Ended) -> Stayed {
+    let hidden = match showing {
+        Some(showing) => showing.end().await,
+        None => None,
+    };
+    if let Some(words) = last_words(&ended, hidden) {
+        eprintln!("coffer: {words}");
     }
     Stayed::Ended(ended)
+}
+
+/// Why a box ended or, where it does not say, why its output was not shown: of one that ends at its start its end is the reason for both.
+fn last_words(ended: &Ended, hidden: Option<String>) -> Option<String> {
+    ended.error.as_ref().map(|error| foreign(error).into_owned()).or(hidden)
 }
 
 /// The host may not see the output of this simulated box. Its owner may, over RA-TLS, if told to believe the simulator.
@@ -340,36 +347,63 @@ fn say_that_output_is_hidden(record: &BoxRecord) {
     eprintln!("hint: with --allow-simulated the simulator of this installation is believed, and the output shown");
 }
 
-fn show_as_owner(engine: &Engine, record: &BoxRecord, output: Output) -> JoinHandle<()> {
-    let (engine, record) = (engine.clone(), record.clone());
-    tokio::spawn(async move {
-        let request = LogsRequest { follow: true, ..LogsRequest::default() };
-        let stream = engine.logs_as_owner(&record, request, &Trust::of_own_simulator(&record)).await;
-        show_all(stream, &output).await;
-    })
+/// Output that is shown while something else is waited for.
+struct Showing {
+    /// Why it is not, until that is said.
+    hidden: Arc<Mutex<Option<String>>>,
+    ended: Arc<Notify>,
 }
 
-fn show_from_now(engine: &Engine, record: &BoxRecord, output: Output) -> JoinHandle<()> {
-    let (engine, record) = (engine.clone(), record.clone());
-    tokio::spawn(async move {
-        let request = LogsRequest { tail: Some(0), follow: true, ..LogsRequest::default() };
-        let stream = engine.logs(record.id.as_str(), request, &Trust::default()).await;
-        show_all(stream, &output).await;
-    })
-}
-
-async fn show_all(stream: Result<LogStream, LogsError>, output: &Output) {
-    let shown = async {
-        let mut stream = stream?;
-        while let Some(piece) = stream.next().await? {
-            output.show(&piece);
-        }
-        Ok::<_, LogsError>(())
-    };
-    if let Err(error) = shown.await {
-        tracing::debug!(class = error.class().word(), "output");
-        eprintln!("coffer: the output is not shown: {}", foreign(&error::of(error).message));
+impl Showing {
+    fn of(shown: impl Future<Output = Result<(), LogsError>> + Send + 'static) -> Self {
+        let showing = Self { hidden: Arc::default(), ended: Arc::default() };
+        let (hidden, ended) = (Arc::clone(&showing.hidden), Arc::clone(&showing.ended));
+        tokio::spawn(async move {
+            let Err(error) = shown.await else { return ended.notify_one() };
+            tracing::debug!(class = error.class().word(), "output");
+            let words = format!("the output is not shown: {}", foreign(&error::of(error).message));
+            *hidden.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
+            ended.notify_one();
+            // A box that ends takes its lines with it, and says a moment later why.
+            tokio::time::sleep(AFTERMATH).await;
+            let unsaid = hidden.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(words) = unsaid {
+                eprintln!("coffer: {words}");
+            }
+        });
+        showing
     }
+
+    /// Waits a moment for what is still on its way; gives why it was not shown, if that was not said.
+    async fn end(self) -> Option<String> {
+        let _ = tokio::time::timeout(AFTERMATH, self.ended.notified()).await;
+        self.hidden.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+fn show_as_owner(engine: &Engine, record: &BoxRecord, output: Output) -> Showing {
+    let (engine, record) = (engine.clone(), record.clone());
+    Showing::of(async move {
+        let request = LogsRequest { follow: true, ..LogsRequest::default() };
+        let stream = engine.logs_as_owner(&record, request, &Trust::of_own_simulator(&record)).await?;
+        show_all(stream, &output).await
+    })
+}
+
+fn show_from_now(engine: &Engine, record: &BoxRecord, output: Output) -> Showing {
+    let (engine, record) = (engine.clone(), record.clone());
+    Showing::of(async move {
+        let request = LogsRequest { tail: Some(0), follow: true, ..LogsRequest::default() };
+        let stream = engine.logs(record.id.as_str(), request, &Trust::default()).await?;
+        show_all(stream, &output).await
+    })
+}
+
+async fn show_all(mut stream: LogStream, output: &Output) -> Result<(), LogsError> {
+    while let Some(piece) = stream.next().await? {
+        output.show(&piece);
+    }
+    Ok(())
 }
 
 /// Prints what each phase took.
@@ -393,4 +427,25 @@ pub fn timings_json(timings: &Timings) -> serde_json::Value {
         serde_json::json!({ "phase": step.phase, "took_us": took, "at_us": step.at_us, "guest_us": step.guest_us })
     });
     steps.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_a_box_that_did_not_run_the_reason_alone_is_said() {
+        let gone = || {
+            Showing::of(async { Err(LogsError::Other(CliError::new(Class::Unreachable, "its vsock does not answer"))) })
+        };
+        let ended = |error: Option<&str>| Ended { code: 127, error: error.map(str::to_owned) };
+        let hidden = gone().end().await;
+        assert_eq!(hidden.as_deref(), Some("the output is not shown: its vsock does not answer"));
+        let why = "cannot run \"/nope\": executable file not found in the image";
+        assert_eq!(last_words(&ended(Some(why)), hidden.clone()).as_deref(), Some(why));
+        // Where the box says nothing, that is what there is to say.
+        assert_eq!(last_words(&ended(None), hidden.clone()), hidden);
+        let shown = Showing::of(async { Ok(()) }).end().await;
+        assert_eq!(last_words(&ended(None), shown), None);
+    }
 }

@@ -5,7 +5,7 @@ use coffer_runtime::request::{self, GuestWords, PeerWords};
 use coffer_spec::{Guests, Ingress, Measured, Peer, SignedLaunch};
 use coffer_verifier::root_digest;
 
-use crate::error::{Class, Classify as _, CliError, NamedFile as _};
+use crate::error::{Class, Classify as _, CliError};
 use crate::kbs::{reference::measured, signer::AuthorKey};
 use crate::launch::id_flags::{family_id, image_id};
 
@@ -42,8 +42,9 @@ fn wrong(flag: &str, text: &str, why: &str) -> CliError {
 }
 
 fn read(words: GuestWords) -> Result<Guests, CliError> {
-    let file =
-        |path: &std::path::Path| input::read(path, input::DOCUMENT).named(format!("cannot read {}", path.display()));
+    let file = |path: &std::path::Path| {
+        input::read(path, input::DOCUMENT).class_while(Class::Config, format!("cannot read {}", path.display()))
+    };
     let id = |what: &str, text: &str, why: &str| CliError::new(Class::Usage, format!("{what} {text:?}: {why}"));
     let mut guests = Guests { milan_chip_keys_can_be_extracted: words.milan, ..Guests::default() };
     for path in &words.references {

@@ -2,13 +2,15 @@
 //!
 //! Whatever is kept, read or written out is checked up to AMD's pinned roots, each time. A service, a mirror or a medium can withhold.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use coffer_kds::{Base, Collected, Item, Kds};
 use coffer_rim::chain;
-use coffer_verifier::abi::{ProductLine, Report, SigningKey};
+use coffer_runtime::simulator;
+use coffer_verifier::abi::{ProductLine, Report, SigningKey, SpkiDigest};
 use coffer_verifier::{Endorsements, UnixTime};
 use serde_json::{Value, json};
 
@@ -56,6 +58,18 @@ impl Whose {
     }
 }
 
+impl Whose {
+    /// Nobody is asked in AMD's name for what this installation's simulator made.
+    fn may_ask_for(&self, report: &Report, file: &Path, context: &Context) -> Result<(), CliError> {
+        if self.allow_simulated || !simulator::has_chip(&context.home.join("sim"), &report.chip_id())? {
+            return Ok(());
+        }
+        let message = format!("{} is simulated evidence, by this installation's simulator", file.display());
+        Err(CliError::new(Class::NotAuthentic, message)
+            .hint("say --allow-simulated, with --mirror URL of its service: `coffer sim kds` is one"))
+    }
+}
+
 fn now() -> UnixTime {
     SystemTime::now().into()
 }
@@ -63,7 +77,8 @@ fn now() -> UnixTime {
 /// Get what these reports need, or the chains and lists of whole product lines, and keep it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit status: 0 all of it is kept, 1 the service has none of it, 5 an answer is not authentic, 7 the service does not answer.
+Each item is said: fetched, updated (in place of one that was kept), kept (it was here). Exit status: 0 all of it is kept, 1 the service \
+has none of it, 5 an answer is not authentic, or a report simulated, 7 the service does not answer.
 
 Examples:
   coffer collateral fetch report.bin other.bin
@@ -90,6 +105,7 @@ fn fetch(args: &FetchArgs, context: &Context) -> Result<ExitCode, CliError> {
     for file in &args.files {
         let presented = judging::presented(&judging::read(file)?)?;
         let report = Report::parse(&presented.evidence().report).class_while(Class::NotAuthentic, file.display())?;
+        args.whose.may_ask_for(&report, file, context)?;
         reports.push(report);
     }
     let kds = args.whose.client(args.mirror.as_ref(), true, context)?;
@@ -98,31 +114,88 @@ fn fetch(args: &FetchArgs, context: &Context) -> Result<ExitCode, CliError> {
         [Item::Chain { product, key }, Item::Crl { product, key }]
     };
     let items: Vec<_> = args.product.iter().flat_map(lines).collect();
-    let found = context.runtime()?.block_on(fetching::waited(&kds, context, async {
+    let (found, changes) = context.runtime()?.block_on(fetching::waited(&kds, context, async {
+        let before = shelf(&kds).await;
         let mut all = kds.get(&items, now()).await;
         for report in &reports {
             let found = kds.collect(report, &Endorsements::new(), now()).await;
             all.endorsements.merge(&found.endorsements);
+            all.items.extend(found.items);
             all.failures.extend(found.failures);
         }
-        all
+        let changes = Changes { before, after: shelf(&kds).await, new: "fetched" };
+        (all, changes)
     }));
-    Ok(said(&found, context))
+    Ok(said(&found, &changes, args.mirror.is_some() && !args.whose.allow_simulated, context))
 }
 
-fn said(found: &Collected, context: &Context) -> ExitCode {
+/// What is kept of each item.
+type Shelf = HashMap<Item, Vec<Held>>;
+/// Root, first and last second, where it is of use; the number of a list.
+type Held = (Option<(SpkiDigest, UnixTime, UnixTime)>, Option<u64>);
+
+async fn shelf(kds: &Kds) -> Shelf {
+    let mut shelf = Shelf::new();
+    for kept in kds.kept(now()).await {
+        shelf.entry(kept.item).or_default().push((kept.state.ok(), kept.number));
+    }
+    shelf
+}
+
+/// What became of items, by what was kept of them before and is now.
+struct Changes {
+    before: Shelf,
+    after: Shelf,
+    /// What is said of one that was not kept before.
+    new: &'static str,
+}
+
+impl Changes {
+    /// The word for one: new, `updated` where it took the place of another, `kept` where it is the one that was there.
+    fn of(&self, item: &Item) -> &'static str {
+        match (self.before.get(item), self.after.get(item)) {
+            (None, _) => self.new,
+            (Some(before), Some(after)) if before == after => "kept",
+            (Some(_), _) => "updated",
+        }
+    }
+
+    /// Each item once, with its word.
+    fn each<'a>(&'a self, items: &'a [Item]) -> impl Iterator<Item = (&'a Item, &'static str)> {
+        let once = items.iter().enumerate().filter(|(at, item)| !items[..*at].contains(item));
+        once.map(|(_, item)| (item, self.of(item)))
+    }
+
+    fn json(&self, items: &[Item]) -> Value {
+        let one = |(item, result): (&Item, &str)| {
+            let mut value = json!(item);
+            value["result"] = result.into();
+            value
+        };
+        self.each(items).map(one).collect()
+    }
+
+    fn print(&self, items: &[Item]) {
+        for (item, result) in self.each(items) {
+            println!("{result:<8}  {item}");
+        }
+    }
+}
+
+/// `mirrored`: as of [`fetching::failed`].
+fn said(found: &Collected, changes: &Changes, mirrored: bool, context: &Context) -> ExitCode {
     let (certificates, lists) = (found.endorsements.certificates().len(), found.endorsements.crls().len());
-    let last = found.failures.last().map(coffer_kds::failure);
+    let last = found.failures.last().map(|one| fetching::failed(one, mirrored));
     if context.json {
-        let failures = coffer_kds::failures_json(&found.failures);
-        let mut value = json!({ "certificates": certificates, "lists": lists, "failures": failures });
+        let (items, failures) = (changes.json(&found.items), fetching::json(&found.failures, mirrored));
+        let mut value = json!({ "items": items, "certificates": certificates, "lists": lists, "failures": failures });
         if let Some(last) = &last {
             value["error"] = last.json()["error"].take();
         }
         println!("{value}");
     } else {
-        println!("certificates: {certificates}\nlists: {lists}");
-        fetching::print(&found.failures);
+        changes.print(&found.items);
+        fetching::print(&found.failures, mirrored);
     }
     last.map_or(ExitCode::SUCCESS, |failure| ExitCode::from(failure.class.code()))
 }
@@ -130,7 +203,8 @@ fn said(found: &Collected, context: &Context) -> ExitCode {
 /// Ask anew for the revocation lists that are kept; where none is, for those of every product line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A list that cannot be got anew stays; one with a lower number is refused.
+Each list is said: fetched, updated, or kept where the service's is the one that is here, or cannot be got. One with a lower number is \
+refused.
 
 Examples:
   coffer collateral refresh")]
@@ -145,15 +219,20 @@ struct RefreshArgs {
 
 fn refresh(args: &RefreshArgs, context: &Context) -> Result<ExitCode, CliError> {
     let kds = args.whose.client(args.mirror.as_ref(), true, context)?;
-    let found = context.runtime()?.block_on(fetching::waited(&kds, context, async {
-        let kept = kds.kept(now()).await.into_iter().map(|kept| kept.item);
-        let mut lists: Vec<_> = kept.filter(|item| matches!(item, Item::Crl { .. })).collect();
+    let (found, changes) = context.runtime()?.block_on(fetching::waited(&kds, context, async {
+        let before = shelf(&kds).await;
+        let mut lists: Vec<_> = before.keys().copied().filter(|item| matches!(item, Item::Crl { .. })).collect();
+        lists.sort_by_cached_key(ToString::to_string);
         if lists.is_empty() {
             lists.extend(ProductLine::ALL.map(|product| Item::Crl { product, key: SigningKey::Vcek }));
         }
-        kds.refresh(&lists, now()).await
+        let mut found = kds.refresh(&lists, now()).await;
+        // One that cannot be got anew stays.
+        found.items =
+            lists.into_iter().filter(|list| found.items.contains(list) || before.contains_key(list)).collect();
+        (found, Changes { before, after: shelf(&kds).await, new: "fetched" })
     }));
-    Ok(said(&found, context))
+    Ok(said(&found, &changes, args.mirror.is_some() && !args.whose.allow_simulated, context))
 }
 
 /// List what is kept, and what is of no use now.
@@ -191,7 +270,8 @@ fn list(args: &ListArgs, context: &Context) -> Result<ExitCode, CliError> {
 /// Take in certificates and lists: files, or folders under AMD's names, under those of `coffer verify --certs`, or any.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit status: 0 all or some of it is kept, 5 nothing in it is authentic.
+Each item is said: imported, updated (in place of one that was kept), kept (it was here), refused. Exit status: 0 all or some of it is \
+kept, 5 nothing in it is authentic.
 
 Examples:
   coffer collateral import medium
@@ -207,21 +287,24 @@ struct ImportArgs {
 
 fn import(args: &ImportArgs, context: &Context) -> Result<ExitCode, CliError> {
     let kds = args.whose.client(None, false, context)?;
-    let done = context.runtime()?.block_on(kds.import(&args.paths, now())).class(Class::Config)?;
+    let (done, changes) = context.runtime()?.block_on(async {
+        let before = shelf(&kds).await;
+        let done = kds.import(&args.paths, now()).await;
+        (done, Changes { before, after: shelf(&kds).await, new: "imported" })
+    });
+    let done = done.class(Class::Config)?;
     let none = done.items.is_empty().then(|| CliError::new(Class::NotAuthentic, "nothing in it can be used"));
     if context.json {
         let refused = done.refused.iter().map(|(path, unfit)| json!({ "file": path, "error": chain(unfit) }));
-        let mut value = json!({ "items": done.items, "refused": refused.collect::<Value>() });
+        let mut value = json!({ "items": changes.json(&done.items), "refused": refused.collect::<Value>() });
         if let Some(none) = &none {
             value["error"] = none.json()["error"].take();
         }
         println!("{value}");
     } else {
-        for item in &done.items {
-            println!("kept: {item}");
-        }
+        changes.print(&done.items);
         for (path, unfit) in &done.refused {
-            println!("refused: {}: {}", path.display(), chain(unfit));
+            println!("refused   {}: {}", path.display(), chain(unfit));
         }
         if let Some(none) = &none {
             error::print(none, false);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use coffer_kds::{Base, FetchError, Item, Kds, Options, UnderWay, failure};
 use coffer_verifier::TrustAnchors;
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::context::Context;
@@ -71,11 +72,29 @@ fn words(way: &UnderWay, now: Instant) -> String {
     }
 }
 
+/// One that was not got. `mirrored`: a mirror was asked for AMD's, and may be somebody else's service.
+pub fn failed(one: &(Item, FetchError), mirrored: bool) -> CliError {
+    let failure = failure(one);
+    if mirrored && matches!(one.1, FetchError::Unfit(_)) { failure.hint(NOT_AMDS) } else { failure }
+}
+
+const NOT_AMDS: &str = "it does not rest on AMD's root: check the mirror; where it serves a simulator, what it gives is simulated, and \
+    believed with --allow-simulated alone";
+
 /// All of them for people.
-pub fn print(failures: &[(Item, FetchError)]) {
+pub fn print(failures: &[(Item, FetchError)], mirrored: bool) {
     for one in failures {
-        error::print(&failure(one), false);
+        error::print(&failed(one, mirrored), false);
     }
+}
+
+/// All of them for programs.
+pub fn json(failures: &[(Item, FetchError)], mirrored: bool) -> Value {
+    let mut all = coffer_kds::failures_json(failures);
+    for (said, one) in all.as_array_mut().into_iter().flatten().zip(failures) {
+        said["error"] = failed(one, mirrored).json()["error"].take();
+    }
+    all
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the commands about evidence judge with: flags, files, policies and roots, and the judge behind them.
 //!
-//! Trusts: the files and the clock of its caller. Never: prints.
+//! Trusts: the files and the clock of its caller. Never: prints, but for a warning.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -14,13 +14,13 @@ use coffer_runtime::simulator;
 use coffer_verifier::abi::{Report, ReportData, SpkiDigest};
 use coffer_verifier::ear::{NamedBinding, Nonce};
 use coffer_verifier::{
-    Appraisal, ConnectionChain, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected,
+    Appraisal, Code, ConnectionChain, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected,
     ExpectedReportData, HclBlob, MaxAge, Presented, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
-use crate::error::{Class, Classify as _, CliError};
+use crate::error::{self, Class, Classify as _, CliError};
 use crate::evidence::{fetching, rego};
 
 /// What is judged, and how.
@@ -115,7 +115,7 @@ pub struct Judgement {
     pub input: Option<serde_json::Value>,
     /// With --fetch: what is not at hand, and why.
     pub not_fetched: Failures,
-    /// Keys of the typed policy that meant nothing here, each of which was said in the log.
+    /// Keys of the typed policy that meant nothing here, each of which was said in a warning.
     pub not_asked: Vec<&'static str>,
 }
 
@@ -130,6 +130,30 @@ pub fn judge(args: &Judging, input: &[u8], policy: &Named, context: &Context) ->
 }
 
 impl Judging {
+    /// What to type where certificates or lists are missing, or a list is over. `own`: the chip is this installation's simulator.
+    pub fn where_missing(&self, appraisal: &Appraisal, own: bool) -> Option<&'static str> {
+        let missing = appraisal.missing();
+        if missing.is_empty() {
+            let over = appraisal.reasons().iter().any(|reason| matches!(reason.code, Code::CrlDates | Code::CrlAge));
+            (over && !self.fetch && !self.allow_simulated && self.at.is_none()).then_some(FETCH_LIST)
+        } else if self.allow_simulated {
+            Some(SIMULATED_CERTIFICATES)
+        } else if own {
+            Some(OWN_SIMULATOR)
+        } else if self.at.is_some() {
+            Some(OF_THAT_TIME)
+        } else {
+            // The provider's are nobody's to fetch.
+            let served = missing.iter().any(|request| !coffer_kds::urls(request).is_empty());
+            (served && !self.fetch).then_some(FETCH)
+        }
+    }
+
+    /// Somebody else than AMD may have answered, who is believed for AMD's certificates alone.
+    pub fn asks_mirror_for_amds(&self) -> bool {
+        self.mirror.is_some() && !self.allow_simulated
+    }
+
     /// What REPORT_DATA must be, if that was said.
     pub fn demanded(&self, presented: &Presented) -> Option<ReportData> {
         self.nonce.as_ref().map(|nonce| presented.over_nonce(nonce)).or(self.report_data)
@@ -142,6 +166,23 @@ impl Judging {
             None => blob.map_or(NamedBinding::Raw, NamedBinding::AzureHcl),
         }
     }
+}
+
+const SIMULATED_CERTIFICATES: &str = "a simulator's certificates come with its evidence: verify the CMW record in place of the bare \
+    report, or name the folder of `coffer sim evidence` with --certs; `coffer sim kds` serves this installation's, for --fetch --mirror URL";
+const OWN_SIMULATOR: &str = "the evidence is simulated, by this installation's simulator: AMD has nothing for it; --allow-simulated \
+    believes it";
+const OF_THAT_TIME: &str = "name those of that time: --certs DIR, or --vcek FILE and --crl FILE; --fetch gets today's, and stands \
+    beside no --at";
+const FETCH_LIST: &str = "with --fetch this command gets the list of today from AMD and keeps it";
+const FETCH: &str =
+    "with --fetch this command gets them from AMD and keeps them; --certs DIR names those that are at hand";
+
+/// The chip whose certificates are missing is this installation's simulator, so that nobody else has them.
+pub fn is_of_this_simulator(appraisal: &Appraisal, context: &Context) -> bool {
+    let mut chips = appraisal.missing().iter().filter_map(|request| request.chip_id);
+    // A folder that cannot be read is told where its roots are to be believed.
+    chips.next().is_some_and(|chip| simulator::has_chip(&context.home.join("sim"), &chip).unwrap_or(false))
 }
 
 /// A nonce, as it is typed.
@@ -159,9 +200,9 @@ impl Judgement {
     /// Nobody's manifest admitted this guest: a policy that bounds the age of one is told that it was not asked.
     pub fn without_manifest(mut self, policy: &Named) -> Self {
         if policy.rules.max_manifest_age != MaxAge::Any {
-            tracing::warn!(
+            error::warn(
                 "max_manifest_age is not asked: no manifest is named that admits this guest; `coffer verify https://…` and \
-                 `coffer connect` take one with --reference, and a key broker has its own"
+                 `coffer connect` take one with --reference, and a key broker has its own",
             );
             self.not_asked.push("max_manifest_age");
         }
@@ -270,11 +311,11 @@ fn endorsements(args: &Judging) -> Result<Result<Endorsements, EndorsementError>
             files.extend(paths.into_iter().filter(|path| path.exists()).map(|path| (path, is_crl, lying as Reader)));
         }
         if files.len() == before {
-            tracing::warn!(
+            error::warn(&format!(
                 "{}: there is no vcek, vlek, ask, asvk, ark or crl, .der or .pem, and other names are passed over; `coffer \
                  collateral import` takes files of any name",
                 folder.display()
-            );
+            ));
         }
     }
     // Certificates before lists.
@@ -311,6 +352,7 @@ pub struct Named {
 /// The policies of a command line: typed at most once, and Rego.
 pub fn policy(paths: &[PathBuf], bundles: &rego::Bundles) -> Result<Named, CliError> {
     let (rego, typed): (Vec<PathBuf>, Vec<PathBuf>) = paths.iter().cloned().partition(|path| rego::is_rego(path));
+    rego.iter().try_for_each(|path| rego::about_evidence(path))?;
     bundles.asked(&rego)?;
     if let [_, second, ..] = &typed[..] {
         let message = format!("--policy {}: there is a typed policy already", second.display());
@@ -318,8 +360,8 @@ pub fn policy(paths: &[PathBuf], bundles: &rego::Bundles) -> Result<Named, CliEr
             CliError::new(Class::Usage, message).hint("write both into one TOML file; of Rego there may be several")
         );
     }
-    let words = "words are `strict` (typed), `snp` and `azure-cvm` (Rego); Rego is FILE.rego, a folder or a bundle; anything \
-                 else is a TOML file";
+    let words = "words are `strict` (typed), `snp` and `azure-cvm` (Rego; `release` is the key broker's alone); Rego is FILE.rego, a \
+                 folder or a bundle; anything else is a TOML file";
     let typed = typed.first().map(PathBuf::as_path);
     let absent = typed.is_some_and(|path| !path.exists());
     let mut named = floor(typed).map_err(|failure| if absent { failure.hint(words) } else { failure })?;
@@ -342,6 +384,7 @@ pub fn policy(paths: &[PathBuf], bundles: &rego::Bundles) -> Result<Named, CliEr
 
 /// Typed rules for a command that asks no Rego.
 pub fn floor_alone(path: Option<&Path>) -> Result<EvidencePolicy, CliError> {
+    path.map_or(Ok(()), rego::typed_alone)?;
     let Named { rules, name, .. } = floor(path)?;
     rules.without_rego().class_while(Class::Config, name)
 }
@@ -389,6 +432,11 @@ fn fetched(
         return Ok(Collected::default());
     };
     carried.merge(others);
+    // AMD is not asked for what it cannot have.
+    let own = || simulator::has_chip(&context.home.join("sim"), &report.chip_id()).unwrap_or(false);
+    if args.mirror.is_none() && !args.allow_simulated && own() {
+        return Ok(Collected::default());
+    }
     let kds = fetching::client(args.mirror.as_ref(), anchors, !args.offline, context)?;
     Ok(context.runtime()?.block_on(fetching::waited(&kds, context, async {
         let found = kds.collect(&report, &carried, now).await;

@@ -2,6 +2,7 @@
 //!
 //! Reads files, and nothing that they name. Never: follows a symbolic link inside a folder, reads more than a policy may have.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use coffer_policies::lint::is_test_file;
@@ -36,8 +37,11 @@ impl Bundles {
     pub fn asked(&self, paths: &[PathBuf]) -> Result<(), CliError> {
         let Some(file) = &self.bundle_key else { return Ok(()) };
         key(file)?;
-        let refused =
-            |message| CliError::new(Class::Config, message).hint("`coffer policy sign` makes a signed bundle");
+        let refused = |message| {
+            CliError::new(Class::Config, message).hint(
+                "pack it with `tar -C DIR -czf NAME.tar.gz .`, sign it with `coffer policy sign NAME.tar.gz --sign KEY`, and name that",
+            )
+        };
         if let Some(other) = paths.iter().find(|path| !is_bundle(path) && !is_word(path)) {
             let message = format!("{}: it is no bundle, and --bundle-key demands one that is signed", other.display());
             return Err(refused(message));
@@ -62,6 +66,12 @@ impl Bundles {
 
 /// A file that may be a bundle.
 pub fn bytes(path: &Path) -> Result<Vec<u8>, CliError> {
+    if path.is_dir() {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let message = format!("{} is a folder, and a bundle is one file", path.display());
+        let hint = format!("pack it, and name what comes of it: `tar -C {} -czf {name}.tar.gz .`", path.display());
+        return Err(CliError::new(Class::Config, message).hint(hint));
+    }
     input::read(path, BUNDLE_LIMIT as u64).class_while(Class::Config, path.display())
 }
 
@@ -117,6 +127,43 @@ pub fn is_rego(path: &Path) -> bool {
     shipped(path).is_some() || path.extension().is_some_and(|end| end == "rego") || is_bundle(path) || path.is_dir()
 }
 
+/// Refuses Rego where a typed policy alone is asked.
+///
+/// # Errors
+/// Class `usage`.
+pub fn typed_alone(path: &Path) -> Result<(), CliError> {
+    if !is_rego(path) {
+        return Ok(());
+    }
+    let name = path.display();
+    let message = format!("--policy {name}: it is Rego, and this command asks a typed policy (TOML) alone");
+    Err(CliError::new(Class::Usage, message).hint(format!(
+        "name a TOML file or the word `strict`; Rego decides about evidence in a file: `coffer attest BOX --cmw FILE`, then \
+         `coffer verify FILE --policy {name}`"
+    )))
+}
+
+/// Refuses what decides about something else than evidence.
+///
+/// # Errors
+/// Class `usage`.
+pub fn about_evidence(path: &Path) -> Result<(), CliError> {
+    match shipped(path) {
+        Some(shipped) if !shipped.is_for_evidence() => {
+            let word = shipped.word();
+            let message = format!(
+                "--policy {word}: it is the key broker's policy, and asks for what evidence has not (input.spec, input.references): it \
+                 would refuse everything"
+            );
+            Err(CliError::new(Class::Usage, message).hint(format!(
+                "of those that come with Coffer `strict`, `snp` and `azure-cvm` are about evidence; `coffer policy show {word}` prints \
+                 this one, and `coffer kbs policy` has a broker ask it"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The word of one that comes with Coffer.
 pub fn is_word(path: &Path) -> bool {
     shipped(path).is_some()
@@ -159,20 +206,26 @@ impl Texts {
         matches!(&self.files[..], [path] if is_strict(path))
     }
 
-    /// Typed policies among them, each by its name: what is no Rego, as for `--policy`.
-    pub fn typed(&self) -> Result<Vec<(String, String)>, CliError> {
-        let read = |path: &PathBuf| {
-            let text = input::read_text(path, MAX_TYPED).class_while(Class::Config, path.display())?;
-            Ok((path.display().to_string(), text))
-        };
-        self.files.iter().filter(|path| is_typed(path)).map(read).collect()
+    /// Typed policies among them, each by its name: what is no Rego, as for `--policy`. `no_text` is told of one that is no text.
+    pub fn typed(&self, no_text: &mut NoText<'_>) -> Result<Vec<(String, String)>, CliError> {
+        let mut all = Vec::new();
+        for path in self.files.iter().filter(|path| is_typed(path)) {
+            match input::read_text(path, MAX_TYPED) {
+                Ok(text) => all.push((path.display().to_string(), text)),
+                Err(error) => no_text(path, error)?,
+            }
+        }
+        Ok(all)
     }
 
     /// The others, if there are any.
-    pub fn load_rego(&self) -> Result<Option<Loaded>, CliError> {
+    pub fn load_rego(&self, no_text: &mut NoText<'_>) -> Result<Option<Loaded>, CliError> {
         let rego: Vec<PathBuf> = self.files.iter().filter(|path| !is_typed(path)).cloned().collect();
         self.bundles.asked(&rego)?;
-        if rego.is_empty() { Ok(None) } else { load(&rego, &self.bundles).map(Some) }
+        if rego.is_empty() {
+            return Ok(None);
+        }
+        gathered(&rego, &self.bundles, no_text).map(Some)
     }
 
     /// Reads them.
@@ -182,8 +235,15 @@ impl Texts {
     }
 }
 
+/// What is done about a file that cannot be read: it ends what is done, or is left out.
+pub type NoText<'a> = dyn FnMut(&Path, io::Error) -> Result<(), CliError> + 'a;
+
 /// Reads all that is named.
 pub fn load(paths: &[PathBuf], bundles: &Bundles) -> Result<Loaded, CliError> {
+    gathered(paths, bundles, &mut |path, error| Err(error).class_while(Class::Config, path.display()))
+}
+
+fn gathered(paths: &[PathBuf], bundles: &Bundles, no_text: &mut NoText<'_>) -> Result<Loaded, CliError> {
     if let [path] = paths
         && is_bundle(path)
     {
@@ -201,7 +261,17 @@ pub fn load(paths: &[PathBuf], bundles: &Bundles) -> Result<Loaded, CliError> {
         let message = format!("{}: a bundle is a policy by itself, and stands beside no other file", bundle.display());
         return Err(CliError::new(Class::Usage, message));
     }
-    let mut files = Vec::new();
+    let (mut files, mut left_out) = (Vec::new(), false);
+    let mut add = |path: &Path, text: io::Result<String>, files: &mut Vec<File>| match text {
+        Ok(text) => {
+            files.push(File::new(path.display().to_string(), text));
+            Ok(())
+        }
+        Err(error) => {
+            left_out = true;
+            no_text(path, error)
+        }
+    };
     for path in paths {
         match shipped(path) {
             Some(shipped) => {
@@ -221,22 +291,18 @@ pub fn load(paths: &[PathBuf], bundles: &Bundles) -> Result<Loaded, CliError> {
             }
             None if path.is_dir() => {
                 let left = FILES.saturating_sub(files.len());
-                let texts = input::texts_below(path, "rego", POLICY_LIMIT as u64, left).class(Class::Config)?;
-                files.extend(texts.into_iter().map(|(path, text)| File::new(path.display().to_string(), text)));
+                for (path, text) in input::each_below(path, "rego", POLICY_LIMIT as u64, left).class(Class::Config)? {
+                    add(&path, text, &mut files)?;
+                }
             }
-            None => files.push(file(path)?),
+            None => add(path, input::read_text(path, POLICY_LIMIT as u64), &mut files)?,
         }
     }
-    if files.is_empty() {
+    if files.is_empty() && !left_out {
         let named = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         return Err(CliError::new(Class::Config, format!("{named}: no .rego file is there")));
     }
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     let digest = files_digest(&files);
     Ok(Loaded { name: names.join(", "), files, data: None, digest, revision: None, signed_at: None })
-}
-
-fn file(path: &Path) -> Result<File, CliError> {
-    let text = input::read_text(path, POLICY_LIMIT as u64);
-    Ok(File::new(path.display().to_string(), text.class_while(Class::Config, path.display())?))
 }

@@ -15,7 +15,7 @@ pub struct About<'a> {
     pub simulated: bool,
     /// What helps against a root that is not listed, in place of the verifier's own hint, which knows no command.
     pub untrusted_root: Option<&'a str>,
-    /// What helps where something is missing that AMD has not.
+    /// What helps where something is missing, or over.
     pub missing: Option<&'a str>,
 }
 
@@ -35,7 +35,7 @@ pub fn print(appraisal: &Appraisal, about: About<'_>) {
         let own = if reason.code == Code::UntrustedRoot { about.untrusted_root } else { None };
         println!("  hint: {}", own.unwrap_or(&reason.hint));
     }
-    if let Some(hint) = about.missing.filter(|_| !appraisal.missing().is_empty()) {
+    if let Some(hint) = about.missing {
         println!("  hint: {hint}");
     }
     for request in appraisal.missing().iter().filter(|_| !about.simulated) {

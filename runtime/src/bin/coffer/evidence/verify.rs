@@ -6,9 +6,8 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::simulator;
+use coffer_verifier::Verdict;
 use coffer_verifier::abi::ReportData;
-use coffer_verifier::{Appraisal, Verdict};
 
 use crate::context::Context;
 use crate::error::CliError;
@@ -79,11 +78,11 @@ fn print(
     let Judgement { appraisal, input, not_fetched, not_asked } = judged;
     args.log.write(appraisal, input.as_ref(), &policy.texts)?;
     let (explain, args) = (args.explain, &args.judging);
-    let simulated = args.allow_simulated && is_of_this_simulator(appraisal, context)?;
+    let simulated = judging::is_of_this_simulator(appraisal, context);
     if context.json {
         let mut value = coffer_kds::appraisal_json(appraisal, simulated);
         if args.fetch {
-            value["not_fetched"] = coffer_kds::failures_json(not_fetched);
+            value["not_fetched"] = fetching::json(not_fetched, args.asks_mirror_for_amds());
         }
         if !not_asked.is_empty() {
             value["not_asked"] = serde_json::json!(not_asked);
@@ -107,7 +106,7 @@ fn print(
         explain,
         simulated,
         untrusted_root: Some(untrusted_root),
-        missing: args.allow_simulated.then_some(SIMULATED_CERTIFICATES),
+        missing: args.where_missing(appraisal, simulated),
     };
     shown::print(appraisal, about);
     if let Some(nonce) = args.nonce.as_ref().filter(|_| appraisal.verdict() == Verdict::Accepted) {
@@ -119,18 +118,10 @@ fn print(
     if let Some(looked) = looked {
         looked.print();
     }
-    fetching::print(not_fetched);
+    fetching::print(not_fetched, args.asks_mirror_for_amds());
     Ok(())
 }
 
 const SIMULATOR: &str =
     "not AMD's root; with --allow-simulated this installation's simulator is believed, and with --anchor another one";
 const OTHER_SIMULATOR: &str = "neither AMD's root nor one that is believed here; --anchor lists another simulator's";
-const SIMULATED_CERTIFICATES: &str = "a simulator's certificates come with its evidence: verify the CMW record in place of the bare \
-    report, or name the folder of `coffer sim evidence` with --certs; `coffer sim kds` serves this installation's";
-
-/// The chip whose certificates are missing is this installation's simulator, so that nobody else has them.
-fn is_of_this_simulator(appraisal: &Appraisal, context: &Context) -> Result<bool, CliError> {
-    let mut chips = appraisal.missing().iter().filter_map(|request| request.chip_id);
-    chips.next().map_or(Ok(false), |chip| simulator::has_chip(&context.home.join("sim"), &chip))
-}

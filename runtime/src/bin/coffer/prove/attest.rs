@@ -107,11 +107,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         explain: args.explain,
         simulated,
         untrusted_root: (simulated && !args.trust.allow_simulated).then_some(believe.as_str()),
-        missing: None,
+        missing: (!simulated && !findings.appraisal.missing().is_empty()).then_some(MISSING),
     };
     shown::print(&findings.appraisal, about);
     failed.map_or_else(|| Ok(ExitCode::from(exit_code(verdict))), Err)
 }
+
+const MISSING: &str = "guests are handed what their host keeps: `coffer host certificates import` there; or write the evidence with --cmw \
+    FILE, and judge it with `coffer verify FILE --fetch`";
 
 fn is_simulated(appraisal: &Appraisal) -> bool {
     appraisal.verified().is_none_or(VerifiedReport::simulated)

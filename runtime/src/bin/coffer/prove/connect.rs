@@ -26,7 +26,7 @@ use crate::terminal;
 #[command(
     after_help = "The port was opened by `coffer run -p HOST-PORT:PORT/ra-tls`. Without --listen, one connection is joined to \
 standard input and output, and ends when the workload ends it.
-Exit status: 0, 141 nobody reads any more, 1 no such file, 3 a file, 5 not authentic, 6 refused by policy or by the guest, 7 nobody answers, or the connection breaks off.
+Exit status: 0, 141 nobody reads any more, 3 a file, 5 not authentic, 6 refused by policy or by the guest, 7 nobody answers, or the connection breaks off.
 
 Examples:
   coffer connect --reference web.json --guest-port 8080 \\
@@ -42,7 +42,7 @@ pub struct Args {
     attest: bool,
     #[command(flatten)]
     references: References,
-    /// Policy on top, TOML; the word `strict` is the built-in policy of that name [default: the built-in floor].
+    /// Policy on top, TOML and no Rego; the word `strict` is the built-in policy of that name [default: the built-in floor].
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Also believe simulated evidence: of this installation's simulator, or of those given by --anchor. It proves nothing.

@@ -23,7 +23,7 @@ pub struct Trust {
     pub expect_spec: Option<PathBuf>,
     #[command(flatten)]
     pub references: References,
-    /// Policy on top of measurement and workload, TOML; the word `strict` is the built-in policy of that name [default: the
+    /// Policy on top of measurement and workload, TOML and no Rego; the word `strict` is the built-in policy of that name [default: the
     /// built-in floor].
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,

@@ -39,7 +39,7 @@ pub const COMMANDS: &[Entry] = &[
     command!("push": push),
 ];
 
-/// Make the key. It is never replaced.
+/// Make the key. It is never replaced; the first simulated box makes it too, where it is not there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer owner init")]
 struct InitArgs {}

@@ -8,7 +8,7 @@ use coffer_runtime::signing_key::read_public;
 use coffer_verifier::{MaxAge, Pair, UnixTime};
 use serde_json::Value;
 
-use crate::error::{Class, CliError, NamedFile as _};
+use crate::error::{self, Class, Classify as _, CliError};
 use crate::kbs::reference::measured;
 use crate::launch::signed_manifest;
 
@@ -34,7 +34,8 @@ impl References {
         let now = UnixTime::from(SystemTime::now());
         let mut pairs = Vec::new();
         for file in &self.reference {
-            let bytes = input::read(file, input::DOCUMENT).named(format!("cannot read {}", file.display()))?;
+            let bytes = input::read(file, input::DOCUMENT)
+                .class_while(Class::Config, format!("cannot read {}", file.display()))?;
             let is_manifest = serde_json::from_slice::<Value>(&bytes).is_ok_and(|it| it.get("payload").is_some());
             // A key demands a signature: whoever hands out the file must not choose that there is none.
             if !is_manifest && !keys.is_empty() {
@@ -43,7 +44,10 @@ impl References {
                     .hint("name a signed manifest, or leave --manifest-key out and believe the file"));
             }
             if !is_manifest && most != MaxAge::Any {
-                tracing::warn!(file = %file.display(), "max_manifest_age is not asked: it is no manifest, and has no date");
+                error::warn(&format!(
+                    "{}: max_manifest_age is not asked: it is no manifest, and has no date",
+                    file.display()
+                ));
             }
             let (measurements, workload) = if !is_manifest {
                 measured(&bytes, None).map_err(|error| error.while_doing(file.display()))?

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::boxes::attend::of_signal;
 use crate::boxes::logs::read_input;
 use crate::context::Context;
-use crate::error::{self, Class, CliError, NamedFile as _};
+use crate::error::{self, Class, Classify as _, CliError};
 use crate::prove::guest::Trust;
 use crate::signals::{self, Manner};
 use crate::terminal;
@@ -115,6 +115,8 @@ impl Common {
     fn read(&self, limit: u64) -> Result<Vec<u8>, CliError> {
         read_input(self.input.as_deref(), limit).map_err(|failure| match failure.class {
             Class::Usage => failure.hint("the guest takes 2 MiB: seal a key, and encrypt under it what is longer"),
+            // It is no thing of Docker's that is looked for.
+            Class::NotFound => CliError { class: Class::Config, ..failure },
             _ => failure,
         })
     }
@@ -147,7 +149,7 @@ fn head(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut head = Vec::new();
     let most = (HEADER + CHUNK + TAG) as u64;
     let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut head));
-    read.named(format!("cannot read {}", path.display()))?;
+    read.class_while(Class::Config, format!("cannot read {}", path.display()))?;
     if head.is_empty() {
         return Err(error::of(SealError::NotSealed).while_doing(path.display()));
     }

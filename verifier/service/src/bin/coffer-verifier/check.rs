@@ -10,7 +10,7 @@ use crate::error::Said as _;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coffer-verifier check --state ./verifier")]
+#[command(after_help = KEYS)]
 pub struct Args {
     /// State folder made by `coffer-verifier init`.
     #[arg(long, value_name = "DIR")]
@@ -19,6 +19,32 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
+
+/// Every key, for whoever has the program and not its pages.
+const KEYS: &str = "\
+Keys of config.toml. Files are relative to its folder; those with a secret have mode 0600. What reads `listen` to `limits` counts at the \
+next start, all else at SIGHUP too.
+
+  listen                             IP:PORT
+  local_socket                       true: a Unix socket too, in the folder
+  challenge_key                      file; replicas share it
+  [kds] service, simulated_service   who is asked for what evidence lacks
+  traces                             http://IP:PORT of a collector here
+  [limits] connections, requests, requests_of_one, request_bytes,
+           request_seconds, head_seconds
+  issuer, token_keys                 who issues tokens, and the keys of it
+  default_policy                     left out: strict
+  endorsements                       certificates and lists, files
+  [tls] certificate, key, client_roots
+  [[api_keys]] name, sha256          `coffer-verifier api-key` writes one
+  [policies.NAME] floor              strict, vmpl-and-debug-alone or TOML
+                  rego, bundle_key   Rego behind it, and who signed it
+                  simulated_evidence_is_believed_of
+  plain_http_for_this_machine_alone  true: no TLS, on the loopback alone
+  anyone_who_connects_may_ask        true: with no key and no certificate
+
+Examples:
+  coffer-verifier check --state ./verifier";
 
 /// The configuration, and all that it names.
 pub fn configured(path: &Path, change: impl FnOnce(&mut ConfigFile)) -> Result<Config, Failure> {

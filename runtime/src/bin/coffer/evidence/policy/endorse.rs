@@ -95,5 +95,13 @@ fn believed(file: &Path, bytes: &[u8], keys: &[BundleKey]) -> Result<Bundle, Cli
             Err(error) => return Err(rego::no_bundle(&error)),
         }
     }
-    Err(last.as_ref().map_or_else(|| CliError::new(Class::Usage, "no key is named"), rego::no_bundle))
+    Err(last.as_ref().map_or_else(
+        || CliError::new(Class::Usage, "no key is named"),
+        |error| {
+            rego::no_bundle(error).hint(
+                "name the key that signed it with --key FILE (left out: that of --sign); `coffer policy sign` signs what nobody has \
+                 signed yet",
+            )
+        },
+    ))
 }

@@ -32,7 +32,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if context.json {
         println!("{}", coffer_kds::appraisal_json(&appraisal, false));
     } else {
-        let about = About { subject: "", explain: false, simulated: false, untrusted_root: None, missing: None };
+        let simulated = judging::is_of_this_simulator(&appraisal, context);
+        let missing = args.where_missing(&appraisal, simulated);
+        let about = About { subject: "", explain: false, simulated, untrusted_root: None, missing };
         shown::print(&appraisal, about);
     }
     Ok(ExitCode::from(judging::exit_code(appraisal.verdict())))

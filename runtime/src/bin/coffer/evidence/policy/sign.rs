@@ -138,7 +138,7 @@ fn passes(bundle: &Bundle) -> Result<usize, CliError> {
     if !found.is_empty() {
         let all: Vec<String> = found.iter().map(ToString::to_string).collect();
         return Err(nothing(CliError::of_mistakes(Class::Config, bundle.name(), &all))
-            .hint("docs/policies.md, \"Lint\", says what each is"));
+            .hint("mend each at its place; `coffer policy lint FILE` says whether anything is left"));
     }
     bundle.policy().map_err(|error| nothing(rego::refused(&error)))?;
     let outcomes = match rego_test::run_all(bundle.name(), bundle.files(), bundle.data()) {

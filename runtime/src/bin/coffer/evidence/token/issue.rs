@@ -95,7 +95,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if context.json {
         let mut value = json!({ "token": token, "verdict": appraisal.verdict() });
         if args.judging.fetch {
-            value["not_fetched"] = coffer_kds::failures_json(&not_fetched);
+            value["not_fetched"] = fetching::json(&not_fetched, args.judging.asks_mirror_for_amds());
         }
         println!("{value}");
     } else {
@@ -103,8 +103,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         if appraisal.verdict() != Verdict::Accepted {
             let why = appraisal.why();
             eprintln!("coffer: the token says {}: {}", appraisal.verdict(), coffer_rim::foreign(&why));
+            let own = judging::is_of_this_simulator(&appraisal, context);
+            if let Some(hint) = args.judging.where_missing(&appraisal, own) {
+                eprintln!("hint: {hint}");
+            }
         }
-        fetching::print(&not_fetched);
+        fetching::print(&not_fetched, args.judging.asks_mirror_for_amds());
     }
     Ok(ExitCode::from(judging::exit_code(appraisal.verdict())))
 }

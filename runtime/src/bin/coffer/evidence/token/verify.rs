@@ -9,8 +9,8 @@ use coffer_rim::{foreign, input};
 use coffer_runtime::signing_key::read_public;
 use coffer_verifier::UnixTime;
 use coffer_verifier::ear::{
-    Demands, GuestKey, Issuer, IssuerRule, Jwks, KeyRule, Nonce, NonceRule, PolicyRule, SimulatedRule, Skew, Token,
-    TokenError, VerifiedToken, WarningRule, Word,
+    Demands, GuestKey, Issuer, IssuerRule, Jwks, KeyRule, Nonce, NonceRule, PolicyRule, SimulatedRule, Skew, Status,
+    Token, TokenError, TokenReason, VerifiedToken, WarningRule, Word,
 };
 use serde_json::{Value, json};
 
@@ -143,18 +143,22 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let (code, verdict, reasons) = match &said {
         Ok(_) => (0, "accepted", Vec::new()),
         Err(TokenError::Refused(refusal)) => {
-            let reasons = refusal.reasons().iter().map(ToString::to_string).collect();
+            let reasons = refusal.reasons().iter().map(|reason| (reason.to_string(), hint(reason))).collect();
             (Class::Refused.code(), "refused", reasons)
         }
-        Err(error) => (Class::NotAuthentic.code(), "not-authentic", vec![coffer_rim::chain(error)]),
+        Err(error) => (Class::NotAuthentic.code(), "not-authentic", vec![(coffer_rim::chain(error), None)]),
     };
     if context.json {
         let claims = said.as_ref().map_or(Value::Null, VerifiedToken::to_json);
+        let reasons: Vec<_> = reasons.into_iter().map(|(reason, _)| reason).collect();
         println!("{}", json!({ "verdict": verdict, "reasons": reasons, "claims": claims }));
     } else {
         println!("{verdict}");
-        for reason in &reasons {
+        for (reason, hint) in &reasons {
             println!("{}", foreign(reason));
+            if let Some(hint) = hint {
+                println!("  hint: {hint}");
+            }
         }
         if let Ok(token) = &said {
             print(token);
@@ -163,12 +167,27 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::from(code))
 }
 
+/// The flag that would do, where there is one.
+const fn hint(reason: &TokenReason) -> Option<&'static str> {
+    match reason {
+        TokenReason::Simulated => {
+            Some("--allow-simulated takes a simulator's evidence too, which proves nothing about hardware")
+        }
+        TokenReason::Status { found, expected: Status::Affirming } if matches!(found.counted(), Status::Warning) => {
+            Some(
+                "--accept-warnings takes it; `coffer token show` prints what was asked: ear.trustworthiness-vector, 32 and 33 are warnings",
+            )
+        }
+        _ => None,
+    }
+}
+
 fn print(token: &VerifiedToken) {
     let line = |name: &str, value: &dyn std::fmt::Display| println!("  {name:<12} {}", foreign(&value.to_string()));
     line("issuer", &token.issuer());
     line("expires", &token.expires());
     line("id", &token.id());
-    line("status", &token.status());
+    line("status", &token.stated_status());
     line("policy", &format_args!("{} ({})", token.policy(), token.revision()));
     if let Some(anchor) = token.anchor() {
         line("anchor", &format_args!("{}{anchor}", if token.simulated() { "simulated " } else { "AMD " }));

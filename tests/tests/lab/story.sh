@@ -13,6 +13,8 @@ ended() {
 }
 trap ended EXIT
 
+[ "${1:-}" = rooted ] || exec rooted sh /story rooted
+
 now() { cut -d' ' -f1 /proc/uptime; }
 step() { echo "lab: [$(now)] $*"; }
 

@@ -61,7 +61,7 @@ fn boxes_run_in_our_own_monitor_on_a_real_kvm() -> Result<()> {
 }
 
 #[test]
-#[ignore = "5 minutes on an emulated host; `make lab` runs it"]
+#[ignore = "2 to 4 minutes on an emulated host; `make lab` runs it"]
 fn boxes_of_our_own_monitor_have_network_cards_on_a_real_kvm() -> Result<()> {
     let world = World::new()?;
     let datagrams = program(world.folder.path(), "datagrams.rs")?;

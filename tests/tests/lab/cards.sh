@@ -81,8 +81,9 @@ step a box that takes nothing does not make its monitor grow, and goes on
 monitor=$(pidof coffer-vmm)
 before=$(own "$monitor")
 coffer pause web
-for _ in $(seq 8); do timeout 2 wget -q -O - http://127.0.0.1:8080/bulk >/dev/null & done
-for _ in $(seq 5); do datagrams ask 0 127.0.0.1:5353 >/dev/null; done
+# More frames than it has buffers (256).
+for _ in $(seq 400); do datagrams ask 0 127.0.0.1:5353 >/dev/null & done
+wait
 echo "cards: $before KiB of the monitor's own, $(own "$monitor") behind that"
 [ "$(own "$monitor")" -lt $((before + 1024)) ]
 coffer unpause web
@@ -114,7 +115,7 @@ reads web http://192.0.2.9/ 'the outside'
 
 step whoever carries the frames is gone, and the cable is out
 # shellcheck disable=SC2046
-kill $(pidof passt.avx2 || pidof passt)
+kill -9 $(pidof passt.avx2 || pidof passt)
 for _ in $(seq 20); do [ "$(coffer exec web cat /sys/class/net/eth0/carrier)" = 1 ] || break; sleep 1; done
 [ "$(coffer exec web cat /sys/class/net/eth0/carrier)" = 0 ]
 coffer rm -f web db proved

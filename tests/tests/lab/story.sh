@@ -139,7 +139,7 @@ umount /tmp/small
 step the monitor of one is killed, the other goes on
 kill -9 "$(pidof coffer-vmm | tr ' ' '\n' | sort -n | tail -1)"
 sleep 3
-coffer ps -a
+coffer inspect two | grep 'coffer-vmm was killed'
 coffer exec two true && exit 1
 coffer exec --allow-simulated app true
 coffer rm -f two app

@@ -183,20 +183,6 @@ pub fn can_run(monitor: &dyn Monitor, tee: Tee) -> Result<(), Failure> {
     if tee == Tee::Snp { monitor.check_snp() } else { Ok(()) }
 }
 
-/// Whether a box with a network card can be isolated so.
-///
-/// # Errors
-/// Class `config`, naming the isolation.
-pub fn has_card(isolation: Isolation, card: bool) -> Result<(), Failure> {
-    if !card || isolation.has_cards() {
-        return Ok(());
-    }
-    let message = format!("the box has a network card, and isolation {isolation} has none yet");
-    Err(Failure::new(Class::Config, message).hint(
-        "name an isolation that has one (docs/network.md), or make the box with --network none and without a port that is published as it is",
-    ))
-}
-
 /// Whether a box has what it takes to be isolated so: without a machine some of it cannot be.
 ///
 /// # Errors

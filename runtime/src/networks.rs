@@ -233,9 +233,7 @@ impl NetworkError {
                 "make the network with the spec's range, or write the spec for the network".into()
             }
             Self::NoSpecCard => "write the spec with `coffer spec --network NAME`".into(),
-            Self::NoCard(_) => {
-                "make the box with --network, under an isolation that has cards (docs/network.md)".into()
-            }
+            Self::NoCard(_) => "make the box with --network (docs/network.md)".into(),
             Self::Alias { .. } => "name it otherwise, with no dot say".into(),
             Self::NoIngress(_) => "publish nothing, or make a network with --isolation custom and --ingress".into(),
             Self::Lock(_)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use coffer_platform::files::{Platform, Sources};
-use coffer_spec::{Document, Tee};
+use coffer_spec::{CardRules, Document, Network, Tee};
 use serde_json::Value;
 use sha2::Digest as _;
 
@@ -202,6 +202,15 @@ fn both_launch_forms_are_measured_and_one_is_picked_by_name() {
     assert_eq!(both["run_measurements"], serde_json::json!([reset, long]));
     assert_eq!(measured(&["--isolation", "kvm"])["run_measurements"], serde_json::json!([long]));
     assert_eq!(measured(&["--isolation", "qemu"])["run_measurements"], serde_json::json!([reset]));
+    // Either gives it the card of its spec, too.
+    let mut with_card = coffer_spec::sample::workload(Tee::Simulated);
+    let rules = CardRules::of_own_wire(vec![80], Vec::new());
+    with_card.network = Some(Network { rules: Some(rules), ..Network::user() });
+    std::fs::write(world.path("card.toml"), Document::write(&with_card).unwrap().bytes()).unwrap();
+    let card = world.json(&["measure", "--spec", "card.toml"]);
+    let forms = ["reset-vector", "long-mode"].map(|form| &card["launches"][form]);
+    assert_eq!(card["run_measurements"], serde_json::json!(forms));
+    assert_ne!(forms, [reset, long]);
     for form in ["reset-vector", "long-mode"] {
         let one = measured(&["--launch", form]);
         assert_eq!((&one["launch"], &one["measurement"]), (&form.into(), &both["launches"][form]));

@@ -7,6 +7,7 @@
 //! paging, guest_memfd, Linux guests. What is not: SEV of any kind, speed.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -31,6 +32,11 @@ pub struct Lab {
 
 /// Where programs lie in it.
 pub const PROGRAMS: &str = "opt/coffer";
+
+/// The program `rooted`: what it is given runs on a host that has its root as hosts have one. That of an initramfs cannot be exchanged
+/// (pivot_root), and passt, without which there are no network cards, exchanges its own.
+const ROOTED: &str = "#!/bin/sh\nset -e\nmkdir -p /mnt\nmount -o rbind / /mnt\ncd /mnt\nmount -o move . /\n\
+                      exec chroot . sh -c 'cd /root && exec \"$@\"' sh \"$@\"\n";
 
 /// What it says when its first program runs, with the seconds of its own clock.
 pub const ALIVE: &str = "lab: alive at ";
@@ -75,9 +81,10 @@ impl Lab {
              export HOME=/root PATH=/{PROGRAMS}:/bin COFFER_HOME=/root/home\ncd /root\n\
              sh /story </dev/null; echo \"lab: ended $?\"\nreboot -f\n"
         );
-        fs::write(lab.root.join("init"), init)?;
-        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(lab.root.join("init"), executable)?;
+        for (name, script) in [("init", init.as_str()), ("bin/rooted", ROOTED)] {
+            fs::write(lab.root.join(name), script)?;
+            fs::set_permissions(lab.root.join(name), PermissionsExt::from_mode(0o755))?;
+        }
         Ok(lab)
     }
 
@@ -88,6 +95,13 @@ impl Lab {
         // The other monitor, to be compared with.
         self.program(Path::new("/usr/bin/qemu-system-x86_64"), PROGRAMS)?;
         self.program(vhost, PROGRAMS)?;
+        // For cards; it looks the user up that it becomes, and has a variant for processors like the emulated one.
+        self.program(Path::new("/usr/bin/passt"), PROGRAMS)?;
+        let variant = Path::new("/usr/bin/passt.avx2");
+        if variant.exists() {
+            self.program(variant, PROGRAMS)?;
+        }
+        self.put("etc/passwd", b"root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")?;
         copy_folder(&world.platform, &self.root.join(PROGRAMS).join("platform"))?;
         if world.home().exists() {
             copy_folder(&world.home(), &self.root.join("root/home"))?;

@@ -81,7 +81,6 @@ fn largest_spec(monitor: Monitor) -> Result<()> {
     let (_registry, image) = pulled(&world)?;
     let words = |last: usize| {
         let mut words: Vec<String> = vec!["--name".into(), "box".into()];
-        // A spec has a card or not by what would run it, and `spec` is told of none here.
         words.extend(["--network", "none"].map(str::to_owned));
         // No argument of a program may have more than 128 KiB.
         for (name, length) in [("A", 100_000), ("B", 100_000), ("C", last)] {

@@ -148,7 +148,6 @@ fn what_a_network_cannot_do_is_refused_by_its_name() -> Result<()> {
         (&["--network", "none", "--dns", ADDRESS], 125, "--dns needs a network card"),
         (&["--network", "mine"], 125, "no such network: mine"),
         (&["--network", "host"], 125, "shares no network with its host"),
-        (&["--isolation", "kvm", "-p", "8080:80"], 125, "isolation kvm has none yet"),
         (&["--dns", "127.0.0.53"], 125, "network.dns"),
         (&["--add-host", "db:host-gateway"], 125, "loopback is not reached"),
         (&["--expose", "80"], 125, "--publish-all"),

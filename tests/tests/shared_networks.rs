@@ -144,7 +144,6 @@ fn what_a_shared_network_cannot_do_is_refused_by_its_name() -> Result<()> {
         (&["run", "--network", "back", "-p", "8080:80", &image, "true"], 125, "lets nobody in"),
         (&["run", "--network", "app", "--ip", "10.89.1.7", &image, "true"], 125, "no address of a box in network app"),
         (&["run", "--ip", "10.89.0.7", &image, "true"], 125, "--network NAME"),
-        (&["run", "--network", "app", "--isolation", "kvm", &image, "true"], 125, "isolation kvm has none yet"),
         (&["run", "--network", "host", &image, "true"], 125, "shares no network with its host"),
         (&["run", "--network", "app", "-p", "53:53/sctp", &image, "true"], 125, "\"sctp\" is no protocol"),
     ] {

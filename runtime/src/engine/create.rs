@@ -154,9 +154,8 @@ impl Engine {
         check_hardware(tee)?;
         LaunchIdentity::check_tee(request.identity.as_ref(), tee)?;
         let platform = open_platform(&described.platform)?;
-        let card = described.document.spec().network.is_some();
-        let isolation = request.what.isolated_by(tee, card, &self.settings().search)?;
-        if card {
+        let isolation = request.what.isolated_by(tee, &self.settings().search)?;
+        if described.document.spec().network.is_some() {
             self.settings().search.program(&network::PASST)?;
         }
         fits(isolation, described.document.spec().root.scratch, request.identity.is_some(), &described.limits)?;

@@ -17,7 +17,7 @@ use super::{Engine, Fault, Hint, OpenError, Progress, ProgressFn};
 use crate::binds::{Bind, DataMount, SealWords};
 use crate::image_settings::ImageSettings;
 use crate::images::{defaults, verity, why_odd};
-use crate::launch::{can_run, has_card};
+use crate::launch::can_run;
 use crate::monitor::{self, Isolation, Limits};
 use crate::publish::{How, Publish};
 use crate::request::{self, GuestMemory, NetworkWords, RequestError, Vcpus, WorkloadRequest};
@@ -279,23 +279,11 @@ impl BoxRequest {
         }
     }
 
-    /// Whether a box that nobody measures has a network card without a word about it: where what it would run under has cards.
-    fn has_cards(&self, search: &Search) -> bool {
-        let isolation = self.isolation.unwrap_or_else(|| monitor::strongest(false, search).unwrap_or_default());
-        isolation.has_cards()
-    }
-
-    /// What runs the box: what was asked for, or the strongest that works here, has its network card and launches on its processor.
-    pub(super) fn isolated_by(&self, tee: Tee, card: bool, search: &Search) -> Result<Isolation, Failure> {
+    /// What runs the box: what was asked for, or the strongest that works here and launches on its processor.
+    pub(super) fn isolated_by(&self, tee: Tee, search: &Search) -> Result<Isolation, Failure> {
         let Some(isolation) = self.isolation else {
-            return if tee == Tee::Snp {
-                monitor::strongest_with_snp(search)
-            } else {
-                monitor::strongest(card, search)
-            };
+            return if tee == Tee::Snp { monitor::strongest_with_snp(search) } else { monitor::strongest(search) };
         };
-        // Before what this machine lacks: that another has it changes nothing.
-        has_card(isolation, card)?;
         can_run(monitor::of(isolation, search)?.as_ref(), tee)?;
         Ok(isolation)
     }
@@ -371,13 +359,8 @@ impl Engine {
                 } else {
                     workload.sealed_volumes = self.sealed_volumes(&request.data, workload.kbs.is_some())?;
                 }
-                let has_cards = request.has_cards(&self.settings().search);
-                workload.network = request.network.card(
-                    &publish,
-                    workload.tee,
-                    has_cards,
-                    placed.as_ref().map(|placed| placed.card.clone()),
-                )?;
+                let shared = placed.as_ref().map(|placed| placed.card.clone());
+                workload.network = request.network.card(&publish, workload.tee, shared)?;
                 request::document(&defaults(&image), verity(&rootfs.verity), &workload)?
             }
         };

@@ -13,7 +13,7 @@ use coffer_verifier::measure::LaunchForm;
 
 use super::describe::same_tee;
 use super::identity::{LaunchIdentity, UncheckedIdBlock};
-use super::{BoxRequest, DescribeError, Engine, Fault, Hint, ProgressFn, Workload};
+use super::{BoxRequest, DescribeError, Engine, Fault, Hint, ProgressFn};
 use crate::id_block::SignedLaunch;
 use crate::monitor::Isolation;
 use crate::platform_folder::load_platform;
@@ -63,25 +63,13 @@ impl MeasureRequest {
     /// machine it runs on. The usual one first.
     pub fn unasked_forms(&self) -> Vec<LaunchForm> {
         let monitors = if self.tee() == Tee::Snp { &Isolation::WITH_SNP[..] } else { &Isolation::UNASKED };
-        let fits = |monitor: &&Isolation| !self.has_card() || monitor.has_cards();
         let mut forms = vec![self.usual_form()];
-        for form in monitors.iter().filter(fits).map(|monitor| monitor.launch_form()) {
+        for form in monitors.iter().map(|monitor| monitor.launch_form()) {
             if !forms.contains(&form) {
                 forms.push(form);
             }
         }
         forms
-    }
-
-    fn has_card(&self) -> bool {
-        match self {
-            Self::Box(request) => match &request.workload {
-                Workload::Image { .. } => request.network.ask_for_card(&request.publish).unwrap_or(false),
-                Workload::Spec { document, .. } => document.spec().network.is_some(),
-            },
-            Self::Spec { document, .. } => document.spec().network.is_some(),
-            Self::Platform { .. } => false,
-        }
     }
 
     fn tee(&self) -> Tee {

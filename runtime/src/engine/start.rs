@@ -5,7 +5,7 @@ use coffer_spec::Scratch;
 
 use super::{Engine, Fault, Hint, Live, LiveError, OpenError};
 use crate::boxes::Timings;
-use crate::launch::{can_run, fits, has_card, same_form};
+use crate::launch::{can_run, fits, same_form};
 
 use crate::monitor::{self, Isolation};
 use crate::state::{BoxRecord, BoxState};
@@ -88,7 +88,6 @@ impl Engine {
         }
         let isolation = isolation.unwrap_or(record.options.isolation);
         same_form(&record.options, isolation).map_err(StartError::Monitor)?;
-        has_card(isolation, record.options.card).map_err(StartError::Monitor)?;
         let scratch = match record.options.scratch_bytes {
             0 => Scratch::Tmpfs { bytes: 0 },
             bytes => Scratch::Disk { bytes },

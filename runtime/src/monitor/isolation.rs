@@ -39,11 +39,6 @@ impl Isolation {
         }
     }
 
-    /// Whether its monitor gives guests network cards.
-    pub const fn has_cards(self) -> bool {
-        matches!(self, Self::Qemu | Self::Process)
-    }
-
     /// The word.
     pub const fn word(self) -> &'static str {
         match self {

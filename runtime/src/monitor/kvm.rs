@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use coffer_machine::Refusal;
 use coffer_rim::{Class, Classify as _, Failure};
-use coffer_vmm::description::{self, Description, word};
+use coffer_vmm::description::{self, CardError, Description, word};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::acceleration::{Accelerator, acceleration};
 use super::child::{LastWords, keep_console, keep_words, last_words, spawn, with_words};
-use super::{Access, Capabilities, Console, End, How, Launch, Monitor, Running, Writes};
+use super::{Access, Capabilities, Card, Console, End, How, Launch, Monitor, Running, Writes};
 use crate::boxes::files;
 use crate::host::needs::{Facts, can_launch};
 use crate::tools::{Program, Search};
@@ -90,7 +90,8 @@ struct Process {
 impl Process {
     async fn start(search: &Search, launch: &Launch, console: Console) -> Result<Self, Failure> {
         let program = search.program(&VMM)?;
-        let line = describe(launch).to_line().map_err(|error| Failure::caused(Class::Config, &error))?;
+        let description = describe(launch).map_err(|error| Failure::caused(Class::Config, &error))?;
+        let line = description.to_line().map_err(|error| Failure::caused(Class::Config, &error))?;
         let (ours, theirs) = UnixStream::pair().class_while(Class::Platform, "cannot make a socket")?;
         let mut child = spawn(&launch.folder, &program, &[], Stdio::from(OwnedFd::from(theirs)))?;
         keep_console(child.stdout.take(), console);
@@ -167,7 +168,7 @@ async fn hand_over(line: &UnixStream, description: &[u8]) -> std::io::Result<boo
     Ok(stream.read(&mut byte).await? == 1 && byte[0] == word::RUNS)
 }
 
-fn describe(launch: &Launch) -> Description {
+fn describe(launch: &Launch) -> Result<Description, CardError> {
     let measured = launch.measured.clone();
     let disks = launch.disks.iter().map(|disk| description::Disk {
         serial: disk.serial.clone(),
@@ -175,7 +176,10 @@ fn describe(launch: &Launch) -> Description {
         writable: matches!(disk.access, Access::Ephemeral | Access::Kept(Writes::Allowed)),
         kept: matches!(disk.access, Access::Kept(_)),
     });
-    Description {
+    let net = launch.card.map(|Card { socket, mac, mtu }| {
+        Ok(description::Card { socket: socket.into(), mac: mac.try_into()?, mtu: mtu.try_into()? })
+    });
+    Ok(Description {
         memory_bytes: launch.memory_bytes,
         vcpus: launch.vcpus,
         stage0: measured.stage0,
@@ -186,7 +190,7 @@ fn describe(launch: &Launch) -> Description {
         secrets: launch.secrets.clone(),
         disks: disks.collect(),
         vsock: files::VSOCK.into(),
-        net: None,
+        net: net.transpose()?,
         rng: false,
         snp: launch.snp.as_ref().map(|snp| description::Snp {
             policy: snp.policy,
@@ -197,7 +201,7 @@ fn describe(launch: &Launch) -> Description {
                 author_key: id.author,
             }),
         }),
-    }
+    })
 }
 
 fn of_status(status: ExitStatus) -> How {
@@ -285,7 +289,7 @@ mod tests {
         assert_eq!(running.wait().await.how, How::PoweredOff);
         let said = std::fs::read(dir.path().join("said")).unwrap();
         let description = Description::parse(&said).unwrap();
-        assert_eq!(description, describe(&launch(dir.path())));
+        assert_eq!(description, describe(&launch(dir.path())).unwrap());
         let said: Vec<_> = description.disks.iter().map(|disk| (disk.writable, disk.kept)).collect();
         assert_eq!(said, [(false, false), (true, false), (true, true), (false, true)]);
     }
@@ -327,16 +331,35 @@ mod tests {
     async fn what_is_to_be_encrypted_is_described_so_and_never_plain() {
         let dir = tempfile::tempdir().unwrap();
         let id = SnpId { block: vec![0; 96], auth: vec![0; 4096], author: true };
-        let plain = describe(&launch(dir.path()));
+        let plain = describe(&launch(dir.path())).unwrap();
         assert_eq!(plain.snp, None);
         let snp = Some(crate::monitor::seam::tests::snp());
-        let encrypted = describe(&Launch { snp: snp.clone(), ..launch(dir.path()) });
+        let encrypted = describe(&Launch { snp: snp.clone(), ..launch(dir.path()) }).unwrap();
         let told = encrypted.snp.clone().unwrap();
         assert_eq!((told.policy, told.host_data.0, told.identity), (0x3_0000, [7; 32], None));
         assert_eq!(Description { snp: None, ..encrypted }, plain);
         let signed = snp.map(|snp| crate::monitor::SnpLaunch { id: Some(id), ..snp });
-        let identity = describe(&Launch { snp: signed, ..launch(dir.path()) }).snp.unwrap().identity.unwrap();
+        let signed = describe(&Launch { snp: signed, ..launch(dir.path()) }).unwrap();
+        let identity = signed.snp.unwrap().identity.unwrap();
         assert_eq!((identity.block.to_str(), identity.author_key), (Some(files::ID_BLOCK), true));
+    }
+
+    #[test]
+    fn only_a_guest_with_a_card_has_one_and_its_frames_go_to_our_socket() {
+        let folder = Path::new("/boxes/one");
+        let card = crate::monitor::network::card(&coffer_spec::Network::user());
+        for snp in [None, Some(crate::monitor::seam::tests::snp())] {
+            let without = Launch { snp, ..launch(folder) };
+            let with = describe(&Launch { card: Some(card), ..without.clone() }).unwrap();
+            let said = with.net.clone().unwrap();
+            assert_eq!((said.socket.to_str(), said.mac.bytes()), (Some(files::NETWORK), card.mac));
+            assert_eq!(u16::from(said.mtu), card.mtu);
+            assert_eq!(Description { net: None, ..with }, describe(&without).unwrap());
+        }
+        // A card that is none is no guest without one.
+        for wrong in [Card { mac: [1, 0, 0, 0, 0, 1], ..card }, Card { mtu: 1000, ..card }] {
+            assert!(describe(&Launch { card: Some(wrong), ..launch(folder) }).is_err(), "{wrong:?}");
+        }
     }
 
     /// The monitor itself, where it was built: it refuses, and starts nothing in the guest's place.

@@ -61,13 +61,13 @@ pub fn of(isolation: Isolation, search: &Search) -> Result<Box<dyn Monitor>, Fai
     }
 }
 
-/// The strongest isolation that works on this machine, where nobody asked for one; with a network card, if the box has one.
+/// The strongest isolation that works on this machine, where nobody asked for one.
 ///
 /// # Errors
 /// Of the weakest: what it lacks, when none works.
-pub fn strongest(card: bool, search: &Search) -> Result<Isolation, Failure> {
+pub fn strongest(search: &Search) -> Result<Isolation, Failure> {
     let mut lacking = None;
-    for isolation in Isolation::UNASKED.into_iter().filter(|isolation| !card || isolation.has_cards()) {
+    for isolation in Isolation::UNASKED {
         match of(isolation, search).and_then(|monitor| monitor.check()) {
             Ok(_) => return Ok(isolation),
             // What is not built yet is no remedy for what is missing.
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn without_any_monitor_the_failure_says_what_to_install() {
-        let failure = strongest(false, &Search::default()).unwrap_err();
+        let failure = strongest(&Search::default()).unwrap_err();
         assert_eq!(failure.class, Class::Platform);
         assert!(failure.hint.unwrap().contains("install"), "{}", failure.message);
     }

@@ -1,6 +1,6 @@
 //! What a user says about a box's network, and the card that follows.
 //!
-//! A box that nobody measures has a card unless one is refused, where its isolation has cards at all. In a guest that proves itself
+//! A box that nobody measures has a card unless one is refused. In a guest that proves itself
 //! the card is part of what is measured, and a way in beside RA-TLS: it has one where something asks for it, on any machine alike.
 
 use std::net::Ipv4Addr;
@@ -87,7 +87,7 @@ impl NetworkWords {
         }
     }
 
-    /// The card. `has_cards`: what isolates the box has them; `shared`: the one of its place in a network.
+    /// The card. `shared`: the one of its place in a network.
     ///
     /// # Errors
     /// As [`NetworkWords::ask_for_card`].
@@ -95,10 +95,9 @@ impl NetworkWords {
         &self,
         publish: &[Publish],
         tee: Tee,
-        has_cards: bool,
         shared: Option<Network>,
     ) -> Result<Option<Network>, RequestError> {
-        let usual = tee == Tee::None && has_cards && self.wanted.is_none();
+        let usual = tee == Tee::None && self.wanted.is_none();
         if !self.ask_for_card(publish)? && !usual {
             return Ok(None);
         }
@@ -170,35 +169,28 @@ mod tests {
     use crate::publish::tests::one;
 
     #[test]
-    fn a_box_that_nobody_measures_has_a_card_where_there_are_any_and_another_only_if_it_is_asked_for() {
+    fn a_box_that_nobody_measures_has_a_card_and_another_only_if_it_is_asked_for() {
         let words = NetworkWords::default();
-        for (tee, has_cards, card) in
-            [(Tee::None, true, true), (Tee::None, false, false), (Tee::Simulated, true, false), (Tee::Snp, true, false)]
-        {
-            assert_eq!(
-                words.card(&[one("80/ra-tls")], tee, has_cards, None).unwrap().is_some(),
-                card,
-                "{tee:?} {has_cards}"
-            );
-            // What is asked for does not depend on the machine.
+        for (tee, card) in [(Tee::None, true), (Tee::Simulated, false), (Tee::Snp, false)] {
+            assert_eq!(words.card(&[one("80/ra-tls")], tee, None).unwrap().is_some(), card, "{tee:?}");
             let ports = [one("80"), one("8080:53/udp"), one("1:443"), one("2:443"), one("81/ra-tls")];
-            let asked = words.card(&ports, tee, has_cards, None).unwrap();
+            let asked = words.card(&ports, tee, None).unwrap();
             let rules = CardRules::of_own_wire(vec![80, 443], vec![53]);
             let rules = (tee != Tee::None).then_some(rules);
-            assert_eq!(asked, Some(Network { rules, ..Network::user() }), "{tee:?} {has_cards}");
+            assert_eq!(asked, Some(Network { rules, ..Network::user() }), "{tee:?}");
             let none = NetworkWords { wanted: Some(Wanted::Nothing), ..NetworkWords::default() };
-            assert_eq!(none.card(&[one("80/ra-tls")], tee, has_cards, None).unwrap(), None);
+            assert_eq!(none.card(&[one("80/ra-tls")], tee, None).unwrap(), None);
         }
         let server = Ipv4Addr::new(192, 0, 2, 53);
         let named = NetworkWords { dns: vec![server], ..words };
-        assert_eq!(named.card(&[], Tee::Simulated, false, None).unwrap().unwrap().dns, [server]);
+        assert_eq!(named.card(&[], Tee::Simulated, None).unwrap().unwrap().dns, [server]);
         // In a network it has the card of its place there, whatever proves it.
         let none = CardRules { egress: Vec::new(), ..CardRules::of_own_wire(Vec::new(), Vec::new()) };
         let address = Ipv4Addr::new(10, 89, 0, 2);
         let shared = Network { address, rules: Some(none.clone()), ..Network::user() };
         let words = NetworkWords { wanted: Some("app".parse().unwrap()), ..NetworkWords::default() };
         assert_eq!(words.network().unwrap().as_str(), "app");
-        let of = |tee| words.card(&[one("80")], tee, true, Some(shared.clone())).unwrap().unwrap();
+        let of = |tee| words.card(&[one("80")], tee, Some(shared.clone())).unwrap().unwrap();
         assert_eq!(of(Tee::Snp), Network { rules: Some(CardRules { tcp: vec![80], ..none }), ..shared.clone() });
         assert_eq!(of(Tee::None), Network { rules: None, ..shared.clone() });
     }

@@ -240,7 +240,6 @@ impl Run {
         launch::same_form(&self.record.options, self.record.options.isolation)?;
         let monitor = (order.monitors)(self.record.options.isolation)?;
         launch::can_run(monitor.as_ref(), self.record.options.tee)?;
-        launch::has_card(self.record.options.isolation, document.spec().network.is_some())?;
         // Held as long as there is a guest.
         let options = &self.record.options;
         let _volumes = self.volumes.hold(&options.data, options.volume_kind())?;

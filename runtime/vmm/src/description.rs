@@ -98,8 +98,16 @@ impl TryFrom<String> for MacAddress {
             hex::decode_to_slice(pairs.next().ok_or(CardError::Mac)?, &mut one).map_err(|_| CardError::Mac)?;
             [*byte] = one;
         }
+        if pairs.next().is_some() { Err(CardError::Mac) } else { Self::try_from(address) }
+    }
+}
+
+impl TryFrom<[u8; 6]> for MacAddress {
+    type Error = CardError;
+
+    fn try_from(address: [u8; 6]) -> Result<Self, CardError> {
         let group = address[0] & 1 != 0;
-        if pairs.next().is_some() || group || address == [0; 6] { Err(CardError::Mac) } else { Ok(Self(address)) }
+        if group || address == [0; 6] { Err(CardError::Mac) } else { Ok(Self(address)) }
     }
 }
 

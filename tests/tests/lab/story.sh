@@ -13,6 +13,8 @@ ended() {
 }
 trap ended EXIT
 
+[ "${1:-}" = rooted ] || exec rooted sh /story rooted
+
 now() { cut -d' ' -f1 /proc/uptime; }
 step() { echo "lab: [$(now)] $*"; }
 
@@ -137,7 +139,7 @@ umount /tmp/small
 step the monitor of one is killed, the other goes on
 kill -9 "$(pidof coffer-vmm | tr ' ' '\n' | sort -n | tail -1)"
 sleep 3
-coffer ps -a
+coffer inspect two | grep 'coffer-vmm was killed'
 coffer exec two true && exit 1
 coffer exec --allow-simulated app true
 coffer rm -f two app

@@ -16,7 +16,7 @@ pub struct NetworkFlags {
     /// Network of the box: user, a card behind which the host carries connections out, and never to its own loopback, link-local
     /// addresses or those of clouds' metadata; the name of one that `coffer network create` made, whose boxes know each other by
     /// name; or none. With a TEE the card and its address are measured; with --spec, the network that the spec's card is of
-    /// [default: user where the isolation has cards, which qemu and process have; with a TEE none, unless a port is published through it].
+    /// [default: user; with a TEE none, unless a port is published through it].
     #[arg(long, alias = "net", value_name = "user|none|NAME")]
     network: Option<Wanted>,
     /// Address of the box in its network [default: one that is free].

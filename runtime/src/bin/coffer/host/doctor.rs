@@ -121,7 +121,7 @@ fn examine(context: &Context) -> Vec<Line> {
     } else {
         note("kvm", found.why, "slower, and otherwise the same")
     });
-    lines.push(match monitor::strongest(false, &context.search) {
+    lines.push(match monitor::strongest(&context.search) {
         Ok(isolation) => ok("isolation", chosen(isolation, &context.search)),
         Err(failure) => failed("isolation", failure),
     });

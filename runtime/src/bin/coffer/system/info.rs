@@ -32,7 +32,7 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let images = images::open(home)?.list().map_err(|error| of_image(&error))?.images.len();
     let volumes = engine.list_volumes(&NamedFilter::default()).map_err(error::of)?.len();
     let networks = engine.list_networks(&NamedFilter::default()).map_err(error::of)?.len();
-    let isolation = monitor::strongest(false, &context.search).ok().map(|isolation| isolation.to_string());
+    let isolation = monitor::strongest(&context.search).ok().map(|isolation| isolation.to_string());
     let system = rustix::system::uname();
     let memory = rustix::system::sysinfo();
     let info = json!({

@@ -42,8 +42,8 @@ fn write_line(line: &CheckLine, out: &mut Vec<u8>) -> serde_json::Result<()> {
 
 fn write_string(text: &str, out: &mut Vec<u8>) -> serde_json::Result<()> {
     // All bytes, whatever the first ones are: so many at once.
-    let escaped = text.bytes().fold(false, |any, byte| any | (byte < b' ') | (byte == b'"') | (byte == b'\\'));
-    if escaped {
+    let escaped = |byte| u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\');
+    if text.bytes().fold(0, |any, byte| any | escaped(byte)) > 0 {
         return serde_json::to_writer(out, text);
     }
     out.push(b'"');

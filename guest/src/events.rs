@@ -1,9 +1,9 @@
 //! Tells the host, and the console, how far the guest has come. The host never answers; behind the last word it hangs up.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use coffer_guest_proto::{Event, Phase, Speech, event::encode, ports::HOST_EVENTS};
@@ -81,7 +81,13 @@ impl Events {
     pub fn wait_until_heard(&self, patience: Duration) {
         let line = self.line.lock().unwrap_or_else(PoisonError::into_inner).take();
         match line {
-            Some(mut line) if line.set_timeout(patience).is_ok() => drop(line.read(&mut [0])),
+            Some(mut line) if line.set_timeout(patience).is_ok() => {
+                let begun = Instant::now();
+                // A child that ends meanwhile breaks off the reading, not the waiting.
+                while line.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
+                    && begun.elapsed() < patience
+                {}
+            }
             _ => std::thread::sleep(patience),
         }
     }
@@ -126,10 +132,7 @@ pub fn since_boot_us() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        os::{fd::OwnedFd, unix::net::UnixStream},
-        time::Instant,
-    };
+    use std::os::{fd::OwnedFd, unix::net::UnixStream};
 
     use super::*;
     use crate::failure::Code;

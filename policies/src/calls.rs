@@ -50,24 +50,28 @@ impl Fault {
 
 /// Every call of what is no function, of one that policies have not, or with another number of arguments than it takes.
 pub(crate) fn faults(modules: &[Module]) -> Vec<Fault> {
-    let rules: BTreeSet<(Vec<String>, String)> = modules
+    // By their whole paths: a text of somebody's may have as many rules as calls.
+    let rules: BTreeSet<Vec<String>> = modules
         .iter()
         .flat_map(|module| {
             let package = syntax::package(module);
-            module.policy.iter().map(move |rule| (package.clone(), first_name(refr(rule))))
+            module.policy.iter().map(move |rule| package.iter().cloned().chain([first_name(refr(rule))]).collect())
         })
         .collect();
     let functions: BTreeMap<Vec<String>, usize> = modules.iter().flat_map(functions).collect();
     let mut faults = Vec::new();
     for (module, of) in modules.iter().enumerate() {
-        let (package, imports) = (syntax::package(of), syntax::imports(of));
+        let package = syntax::package(of);
+        let mut imports = BTreeMap::new();
+        for (name, import, _) in syntax::imports(of) {
+            imports.entry(name).or_insert(import);
+        }
         let mut calls = Calls(Vec::new());
         of.policy.iter().for_each(|rule| visit::rule(rule, &mut calls));
         for Call { path, place, given } in calls.0 {
-            let import =
-                imports.iter().find(|(name, ..)| path.first().is_some_and(|first| first.as_ref() == Some(name)));
+            let import = path.first().and_then(|first| imports.get(first.as_ref()?));
             let full: Vec<Part> = match import {
-                Some((_, import, _)) => import.iter().chain(&path[1..]).cloned().collect(),
+                Some(import) => import.iter().chain(&path[1..]).cloned().collect(),
                 None => path,
             };
             // What depends on a value is the engine's to find.
@@ -77,10 +81,8 @@ pub(crate) fn faults(modules: &[Module]) -> Vec<Fault> {
                 _ => package.iter().chain(&words).cloned().collect(),
             };
             let is_rule = match words.split_first() {
-                Some((first, rest)) if first == "data" => rules
-                    .iter()
-                    .any(|(package, rule)| rest.strip_prefix(&package[..]).and_then(<[_]>::first) == Some(rule)),
-                Some((first, _)) => rules.contains(&(package.clone(), first.clone())),
+                Some((first, rest)) if first == "data" => (1..=rest.len()).any(|end| rules.contains(&rest[..end])),
+                Some(_) => rules.contains(&own[..=package.len()]),
                 None => false,
             };
             let name = words.join(".");

@@ -5,6 +5,7 @@
 //! Never: prints a private key, or copies one.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coffer_rim::file::Writer;
-use coffer_rim::{Class, Classify as _, Failure, input};
+use coffer_rim::{Class, Classify as _, Failure, input, regular};
 use coffer_verifier::{P384PublicKey, SIGNATURE_SIZE};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
 use zeroize::Zeroizing;
@@ -198,8 +199,12 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
 /// renamed.
 ///
 /// # Errors
-/// Class `config`; what is there stays.
+/// Class `config`, also where a private key lies there; what is there stays.
 pub fn write_over(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    if is_private_key(path) {
+        let message = format!("{} is a private key, over which nothing is written", path.display());
+        return Err(Failure::new(Class::Config, message).hint("name another file to write"));
+    }
     let writer = match Writer::in_place_of(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Writer::private().mode(mode)),
         there => there,
@@ -207,6 +212,21 @@ pub fn write_over(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     let written = writer.and_then(|writer| writer.write(path, bytes));
     written.class_while(Class::Config, format!("cannot write {}", path.display()))
 }
+
+/// Of any kind, in PEM; what cannot be read is none that could be lost unread.
+fn is_private_key(path: &Path) -> bool {
+    let read = regular::open(fs::OpenOptions::new().read(true), path).and_then(|file| {
+        let mut first = Zeroizing::new(Vec::new());
+        file.take(MOST_OF_KEY).read_to_end(&mut first)?;
+        Ok(first)
+    });
+    read.is_ok_and(|text| text.windows(PRIVATE_KEY.len()).any(|words| words == PRIVATE_KEY))
+}
+
+/// Ends the label of all of them: `PRIVATE KEY`, `EC PRIVATE KEY`, `ENCRYPTED PRIVATE KEY`.
+const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
+/// Bytes within which it stands.
+const MOST_OF_KEY: u64 = 16 << 10;
 
 fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
     input::read_text(path, input::DOCUMENT)
@@ -217,6 +237,25 @@ fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_written_over_a_private_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        SigningKey::generate().unwrap().write_new(&path, KeyPurpose::Policy).unwrap();
+        let key = fs::read(&path).unwrap();
+        for text in [&key[..], b"-----BEGIN EC PRIVATE KEY-----\n", b"x\n-----BEGIN ENCRYPTED PRIVATE KEY-----"] {
+            fs::write(&path, text).unwrap();
+            let failure = write_over(&path, b"bundle", 0o644).unwrap_err();
+            assert_eq!((failure.class, fs::read(&path).unwrap()), (Class::Config, text.to_vec()));
+            assert!(failure.to_string().contains("is a private key"), "{failure}");
+        }
+        for other in [&b"-----BEGIN PUBLIC KEY-----"[..], b""] {
+            fs::write(&path, other).unwrap();
+            write_over(&path, b"bundle", 0o644).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"bundle");
+        }
+    }
 
     #[test]
     fn a_key_is_written_once_privately_and_read_for_its_purpose() {

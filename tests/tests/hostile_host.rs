@@ -162,7 +162,9 @@ fn changed_before_measuring(owner: &Deployment) -> Result<()> {
         ensure!(!owner.has_secret(what), "{what}: THE SECRET WAS RELEASED");
     }
     // Its manifest is the honest one's: what is measured is what it says, and the init in the file is not that one.
-    let lying = changed("lying", &|platform| platform.initrd.extend_from_slice(&[0; 1024]))?;
+    // One that no box of this host was ever started with, whose init would be kept.
+    let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos().to_le_bytes();
+    let lying = changed("lying", &|platform| platform.initrd.extend_from_slice(&nanoseconds.repeat(32)))?;
     let mut file = fs::OpenOptions::new().append(true).open(lying.join("initrd"))?;
     file.write_all(&[0; 512])?;
     let finished = owner.run("lying", "", &lying, &[])?;

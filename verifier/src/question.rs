@@ -145,7 +145,7 @@ impl Question {
     /// [`QuestionError::Policy`].
     pub fn policy(&mut self, text: &str) -> Result<(), QuestionError> {
         let policy = if text == "strict" { EvidencePolicy::strict() } else { EvidencePolicy::from_toml(text)? };
-        self.policy = Some(policy.without_rego()?);
+        self.policy = Some(policy.without_rego()?.without_manifests()?);
         Ok(())
     }
 
@@ -233,7 +233,8 @@ mod tests {
         assert!(matches!(question.certificates(b"x"), Err(QuestionError::Endorsement { what: "a certificate", .. })));
         assert!(matches!(question.crl(b"-----BEGIN X"), Err(QuestionError::Endorsement { .. })));
         assert!(matches!(question.simulated_root(b"x"), Err(QuestionError::Endorsement { .. })));
-        for policy in ["vmpls = [0]", "measurements = \"any\"\nmax_policy_age = \"7d\""] {
+        let of_age = |age: &str| format!("measurements = \"any\"\n{age} = \"7d\"");
+        for policy in ["vmpls = [0]", &of_age("max_policy_age"), &of_age("max_manifest_age")] {
             assert!(matches!(question.policy(policy), Err(QuestionError::Policy(_))), "{policy}");
         }
         assert_eq!(question.report_data(&[0; 32]), Err(QuestionError::ReportData { found: 32 }));

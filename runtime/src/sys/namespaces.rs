@@ -157,20 +157,6 @@ pub fn mount_folder(folder: &Path, writes: bool, users: &OwnedFd) -> io::Result<
     Ok(mounted)
 }
 
-/// A program of the host's as a mount that stands in no folder: it may be run, whatever its file system says of that, and nothing
-/// of it be changed.
-///
-/// # Errors
-/// The kernel's.
-pub fn mount_program(program: &Path) -> io::Result<OwnedFd> {
-    let mounted = open_tree(CWD, program, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-    let fixed =
-        MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let attr_clr = MountAttrFlags::MOUNT_ATTR_NOEXEC.bits().into();
-    set_attributes(&mounted, &mount_attr { attr_set: fixed.bits().into(), attr_clr, propagation: 0, userns_fd: 0 })?;
-    Ok(mounted)
-}
-
 /// `struct mount_attr` of linux/mount.h.
 #[repr(C)]
 #[allow(non_camel_case_types)]

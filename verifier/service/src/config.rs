@@ -409,13 +409,11 @@ impl PolicyEntry {
             }
             file => {
                 let text = input::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
-                let read = text.and_then(|text| match EvidencePolicy::from_toml(&text) {
-                    Ok(rules) if rules.max_manifest_age != MaxAge::Any => {
-                        Err("max_manifest_age is not asked here, where no manifest admits a guest: leave it out"
-                            .to_owned())
+                let read = text.and_then(|text| {
+                    match EvidencePolicy::from_toml(&text).and_then(EvidencePolicy::without_manifests) {
+                        Ok(rules) => Ok((rules, text)),
+                        Err(error) => Err(chain(&error)),
                     }
-                    Ok(rules) => Ok((rules, text)),
-                    Err(error) => Err(chain(&error)),
                 });
                 read.map_err(|why| mistakes.push(format!("policies.{name}.floor ({file}): {why}; {words}"))).ok()
             }

@@ -160,11 +160,11 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .keep_alive_timeout(PING);
     let connection = builder.serve_connection(TokioIo::new(stream), answer);
     tokio::pin!(connection);
-    // Asked when it has something to say, and not with each packet of the connection.
+    // Asked when it has something to say, and not with each packet of the connection; and first, for a connection may take all that
+    // one turn has.
     let mut watched = FuturesUnordered::from_iter([watched(service, &known, certificate.as_ref(), stop)]);
     let ended = tokio::select! {
         biased;
-        ended = connection.as_mut() => ended,
         Some(end) = watched.next() => {
             if end == End::AtOnce {
                 return;
@@ -176,6 +176,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 Err(_) => return,
             }
         }
+        ended = connection.as_mut() => ended,
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke off");

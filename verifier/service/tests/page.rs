@@ -418,6 +418,29 @@ async fn an_answer_that_comes_late_is_not_shown_as_one_about_another_file() {
         browser.value("(() => { window.go(); return new Promise((done) => setTimeout(done, 300)); })()");
         assert!(!browser.text().contains("accepted"), "{}", browser.text());
         browser.reaches("not-judged");
+        // Nor one that came in time, once another file or policy is chosen.
+        let result = |browser: &mut Browser| browser.value("document.getElementById('result').textContent");
+        for other in ["file", "policy"] {
+            browser.choose("file", &good);
+            browser.push("judge");
+            browser.reaches("accepted");
+            assert!(result(browser).to_string().contains("accepted"));
+            if other == "file" {
+                browser.choose("file", &odd);
+            } else {
+                browser.value("document.getElementById('policy').dispatchEvent(new Event('input'))");
+            }
+            browser.reaches("ready");
+            assert_eq!(result(browser), "");
+        }
+        // What cannot be listed takes nothing away.
+        browser.push("judge");
+        browser.reaches("accepted");
+        browser.value("window.fetch = async () => { throw new Error('away'); }");
+        browser.push("show");
+        browser.reaches("not-listed");
+        assert!(result(browser).to_string().contains("accepted"));
+        assert!(browser.text().contains("Not shown"), "{}", browser.text());
     })
     .await;
 }

@@ -73,6 +73,9 @@ pub enum PolicyFileError {
         "policy file: max_policy_age is not asked here, where no policy in Rego stands behind this one: leave it out"
     )]
     NoRego,
+    /// An age of manifests where no manifest is asked.
+    #[error("policy file: max_manifest_age is not asked here, where no manifest admits a guest: leave it out")]
+    NoManifest,
 }
 
 /// `"any"` or a list.
@@ -255,6 +258,14 @@ impl EvidencePolicy {
     /// [`PolicyFileError::NoRego`].
     pub fn without_rego(self) -> Result<Self, PolicyFileError> {
         if self.max_policy_age == MaxAge::Any { Ok(self) } else { Err(PolicyFileError::NoRego) }
+    }
+
+    /// For callers whose guests no dated manifest admits: what this says of its age would be passed over.
+    ///
+    /// # Errors
+    /// [`PolicyFileError::NoManifest`].
+    pub fn without_manifests(self) -> Result<Self, PolicyFileError> {
+        if self.max_manifest_age == MaxAge::Any { Ok(self) } else { Err(PolicyFileError::NoManifest) }
     }
 }
 

@@ -58,7 +58,7 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
     let lines = lines_of_the_host(ids.first)?;
     let Spaces { users, network } = spaces(ids.first, IDS, PROCESSES)
         .class_while(Class::Platform, "cannot make a user namespace (it takes root of this machine)")?;
-    let init = kept_init::mount_init(Path::new(kept_init::KEPT), &order.initrd)?;
+    let init = kept_init::open(Path::new(kept_init::KEPT), &order.initrd)?;
     let card = order.card.as_ref().map(|card| Card::plug(card, &network)).transpose()?;
     let mut images = Vec::with_capacity(order.images.len());
     for image in &order.images {

@@ -33,8 +33,8 @@ use crate::sys::namespaces::{close_on_exec, read_once, unshare};
 pub struct Made {
     /// The box.
     pub order: Order,
-    /// Its init, as a mount.
-    pub init: OwnedFd,
+    /// Its init, to be read.
+    pub init: File,
     /// Where the host reaches it.
     pub listener: UnixListener,
     /// Sockets of the host by their port, as mounts.
@@ -64,7 +64,7 @@ pub fn detached(name: &OsStr) -> io::Result<OwnedFd> {
 /// # Errors
 /// Class `platform`, naming the step the kernel refused.
 pub fn enter_and_become_init(made: Made) -> Result<Infallible, Failure> {
-    let Made { order, init, listener, lines, users, network, images, folders, parent } = made;
+    let Made { order, mut init, listener, lines, users, network, images, folders, parent } = made;
     let read = |path: &Path| fs::read(path).class_while(Class::Config, format!("cannot read {}", path.display()));
     let command_line = read(&order.command_line)?;
     let spec = read(&order.spec)?;
@@ -79,7 +79,8 @@ pub fn enter_and_become_init(made: Made) -> Result<Infallible, Failure> {
     let of_images = images.iter().map(|(serial, _, mounted)| (serial.as_str(), mounted));
     let mounts =
         of_images.chain(folders.iter().map(|(serial, mounted)| (serial.as_str(), mounted))).collect::<Vec<_>>();
-    finish_root(&init, &command_line, &spec, &lines, &mounts).class_while(Class::Platform, what)?;
+    put_program(initrd::INIT, &mut init).class_while(Class::Platform, what)?;
+    finish_root(&command_line, &spec, &lines, &mounts).class_while(Class::Platform, what)?;
     drop((init, lines, folders, order));
     let what = "cannot give up the rights of the host's root";
     give_up_the_host(&users).class_while(Class::Platform, what)?;
@@ -132,7 +133,6 @@ fn begin_root() -> io::Result<()> {
 
 /// Puts into the root what init needs and nothing else, and lets go of the host's.
 fn finish_root(
-    init: &OwnedFd,
     command_line: &[u8],
     spec: &[u8],
     lines: &[(String, OwnedFd)],
@@ -141,8 +141,6 @@ fn finish_root(
     for name in ["proc", "sys", "dev", "run"] {
         fs::create_dir(name)?;
     }
-    put(initrd::INIT, b"", 0o444)?;
-    attach(init, initrd::INIT)?;
     let inside = |path: &str| path.trim_start_matches('/').to_owned();
     for path in [namespaces::LINES, namespaces::IMAGES] {
         fs::create_dir_all(inside(path))?;
@@ -176,9 +174,18 @@ fn finish_root(
 }
 
 fn put(path: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
+    create(path, mode)?.write_all(bytes)
+}
+
+/// A copy of its own: a file that others have too would be a way to them. It is closed then: open for writing, it could not be run.
+fn put_program(path: &str, from: &mut File) -> io::Result<()> {
+    io::copy(from, &mut create(path, 0o755)?).map(drop)
+}
+
+fn create(path: &str, mode: u32) -> io::Result<File> {
+    let file = File::create_new(path)?;
     file.set_permissions(Permissions::from_mode(mode))?;
-    file.write_all(bytes)
+    Ok(file)
 }
 
 fn attach(mounted: &OwnedFd, at: &str) -> io::Result<()> {

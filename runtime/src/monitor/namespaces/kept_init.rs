@@ -1,13 +1,11 @@
-//! Init as a program of this host's: taken out of an initrd and held against that one's digest once, then mounted into every box
-//! that starts with it.
+//! Init as a program of this host's: taken out of an initrd and held against that one's digest once, then copied into the root of
+//! every box that starts with it, for which nothing is hashed.
 //!
-//! Trusts: root of this host, whose folder it is. Never: gives a box anything it could write to, or names what was not held
+//! Trusts: root of this host, whose folder it is. Never: gives a box the file itself, which others have too; names what was not held
 //! against its digest.
 
-use std::fs::{self, File, Permissions};
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use coffer_platform::files::copy_init;
@@ -19,7 +17,6 @@ use super::order::Initrd;
 use crate::home::private_folder;
 use crate::platform_folder::of_boxs_platform;
 use crate::process::this_boot;
-use crate::sys::namespaces::mount_program;
 
 /// Where they are kept. Root's, so that nobody else puts one there.
 pub const KEPT: &str = "/run/coffer-inits";
@@ -28,21 +25,29 @@ const MOST: usize = 4;
 /// Another program may take away what was just made, if it made more than so many.
 const TRIES: usize = 3;
 
-/// Init of this initrd as a mount that stands in no folder, and lets nothing be changed.
+/// Init of this initrd, to be read.
 ///
 /// # Errors
 /// Class `config` for an initrd that has another digest, `platform` for what this host does not let us do.
-pub fn mount_init(kept: &Path, initrd: &Initrd) -> Result<OwnedFd, Failure> {
-    let what = "cannot keep the guest platform's init for its boxes";
+pub fn open(kept: &Path, initrd: &Initrd) -> Result<File, Failure> {
     private_folder(kept).class(Class::Platform)?;
     let program = kept.join(name_of(initrd)?);
     for _ in 0..TRIES {
-        match mount_program(&program) {
+        match File::open(&program) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(kept, &program, initrd)?,
-            mounted => return mounted.class_while(Class::Platform, what),
+            opened => return opened.map_err(|error| not_kept(kept, &error)),
         }
     }
-    Err(Failure::new(Class::Platform, format!("{what}: others take it away from {}", kept.display())))
+    Err(not_kept(kept, &io::Error::other("others take it away")))
+}
+
+fn not_kept(kept: &Path, error: &io::Error) -> Failure {
+    let what = format!("cannot keep the guest platform's init in {}", kept.display());
+    let failure = Failure::caused(Class::Platform, error).while_doing(what);
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure.hint("make room there"),
+        _ => failure,
+    }
 }
 
 /// By its digest, whatever a manifest says, and by this start of the host: what a crash left half on its disk is another's.
@@ -54,40 +59,61 @@ fn name_of(initrd: &Initrd) -> Result<String, Failure> {
 }
 
 fn make(kept: &Path, program: &Path, initrd: &Initrd) -> Result<(), Failure> {
-    let what = "cannot keep the guest platform's init for its boxes";
-    let class = |made: io::Result<()>| made.class_while(Class::Platform, what);
-    let mut copied = Ok(());
-    let mut write = |mut file: &File| -> io::Result<()> {
-        copied = copy_init(&initrd.file, &initrd.sha256, &mut file);
-        file.set_permissions(Permissions::from_mode(0o555))
-    };
-    // Open for writing, it could not be run: it is closed before it has its name.
-    let there = if let Some(file) = unnamed::new(CWD, kept) {
-        class(write(&file))?;
-        let read = File::open(unnamed::way_to(&file)).class_while(Class::Platform, what)?;
-        drop(file);
-        copied.map_err(|error| of_boxs_platform(&error))?;
-        unnamed::link(&read, CWD, program).map_err(io::Error::from)
+    let there = if let Some(mut file) = unnamed::new(CWD, kept) {
+        write(&mut file, kept, initrd)?;
+        unnamed::link(&file, CWD, program).map_err(io::Error::from)
     } else {
-        let (file, path) = NamedTempFile::new_in(kept)?.into_parts();
-        class(write(&file))?;
-        drop(file);
-        copied.map_err(|error| of_boxs_platform(&error))?;
-        path.persist_noclobber(program).map_err(|error| error.error)
+        let mut file = NamedTempFile::new_in(kept).map_err(|error| not_kept(kept, &error))?;
+        write(file.as_file_mut(), kept, initrd)?;
+        file.persist_noclobber(program).map(drop).map_err(|error| error.error)
     };
     match there {
         // Somebody else's is as good.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        there => class(there)?,
+        there => there.map_err(|error| not_kept(kept, &error))?,
     }
     forget(kept, program);
     Ok(())
 }
 
+fn write(to: &mut File, kept: &Path, initrd: &Initrd) -> Result<(), Failure> {
+    let mut noted = Noted { to, failed: None };
+    let copied = copy_init(&initrd.file, &initrd.sha256, &mut noted);
+    // What cannot be written says nothing about the initrd.
+    match noted.failed {
+        Some(error) => Err(not_kept(kept, &error)),
+        None => copied.map_err(|error| of_boxs_platform(&error)),
+    }
+}
+
+/// Remembers why it could not be written to.
+struct Noted<'a> {
+    to: &'a mut File,
+    failed: Option<io::Error>,
+}
+
+impl Write for Noted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.to.write(bytes).map_err(|error| {
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                self.failed = Some(error);
+            }
+            kind.into()
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
 /// Those that were made first. Boxes that run keep theirs.
 fn forget(kept: &Path, but: &Path) {
     let Ok(entries) = fs::read_dir(kept) else { return };
-    let others = entries.flatten().filter(|entry| entry.path() != but);
+    // One that is being made has a hidden name, where it has one.
+    let hidden = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
+    let others = entries.flatten().filter(|entry| !hidden(entry) && entry.path() != but);
     let mut others: Vec<(_, PathBuf)> =
         others.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
     others.sort();
@@ -98,6 +124,8 @@ fn forget(kept: &Path, but: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use coffer_platform::initrd::build;
     use sha2::{Digest as _, Sha256};
 
@@ -117,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn init_is_kept_as_a_program_that_nobody_writes_to() {
+    fn init_is_kept_whole_for_its_owner() {
         let (folder, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let initrd = initrd_of(folder.path(), b"#!/bin/true\n");
         let program = kept.path().join(&initrd.sha256);
@@ -125,8 +153,7 @@ mod tests {
         for _ in 0..2 {
             make(kept.path(), &program, &initrd).unwrap();
             assert_eq!(fs::read(&program).unwrap(), b"#!/bin/true\n");
-            assert_eq!(fs::metadata(&program).unwrap().permissions().mode() & 0o7777, 0o555);
-            assert!(std::process::Command::new(&program).status().unwrap().success());
+            assert_eq!(fs::metadata(&program).unwrap().permissions().mode() & 0o077, 0);
             assert_eq!(names(kept.path()), [program.as_path()]);
         }
     }
@@ -151,10 +178,20 @@ mod tests {
         let (folder, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let initrd = initrd_of(folder.path(), b"init");
         for sha256 in ["", "..", "../../etc/passwd", &"ab/".repeat(21), &initrd.sha256[1..]] {
-            let failure = mount_init(kept.path(), &Initrd { sha256: sha256.into(), ..initrd.clone() }).unwrap_err();
+            let failure = open(kept.path(), &Initrd { sha256: sha256.into(), ..initrd.clone() }).unwrap_err();
             assert_eq!(failure.class, Class::Internal, "{sha256}");
         }
         assert!(names(kept.path()).is_empty());
+    }
+
+    #[test]
+    fn no_room_for_it_is_no_fault_of_the_initrd() {
+        let (folder, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let initrd = initrd_of(folder.path(), b"init");
+        let mut full = File::options().write(true).open("/dev/full").unwrap();
+        let failure = write(&mut full, kept.path(), &initrd).unwrap_err();
+        assert_eq!((failure.class, failure.hint.as_deref()), (Class::Platform, Some("make room there")));
+        assert!(!failure.to_string().contains("initrd"), "{failure}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Boxes without a machine: the same init in namespaces of this host's kernel, for speed and not for isolation.
 //!
 //! Each has a process of `coffer` that holds it ([`hold()`]): as root of the host it makes the namespaces and mounts the
-//! images and plugs the network card in, and inside them init ([`inside`]) has the ids of nobody here. Init is the one in the platform's initrd, which is looked at once ([`kept_init`]). Its vsock is
+//! images and plugs the network card in, and inside them init ([`inside`]) has the ids of nobody here. Init is the one in the platform's initrd, which is hashed once ([`kept_init`]). Its vsock is
 //! Unix sockets, its disks are files, its secure processor the simulated one or none.
 //! Trusts: nothing a box says. Never: launches on hardware, or where nobody asked for it by name.
 //! Source: docs/design/boot.md §3.2.

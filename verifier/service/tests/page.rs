@@ -430,7 +430,10 @@ async fn an_answer_that_comes_late_is_not_shown_as_one_about_another_file() {
             } else {
                 browser.value("document.getElementById('policy').dispatchEvent(new Event('input'))");
             }
-            browser.reaches("ready");
+            browser.value(
+                "new Promise((done) => { const look = () => document.getElementById('main').dataset.state === 'ready' \
+                 ? done(1) : setTimeout(look, 10); look(); })",
+            );
             assert_eq!(result(browser), "");
         }
         // What cannot be listed takes nothing away.

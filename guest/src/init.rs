@@ -13,7 +13,7 @@ use coffer_guest_proto::Phase;
 use coffer_kbs_client::BrokerClient;
 use coffer_machine::{disks, initrd, map::SECRETS_GPA};
 use coffer_ratls::{Attester, Identity, IdentityKey, MAX_CERTIFICATE_EVIDENCE};
-use coffer_spec::{Act, Document, MeasuredCommandLine, Scratch, Tee, WorkloadSpec};
+use coffer_spec::{Document, MeasuredCommandLine, Scratch, WorkloadSpec};
 use coffer_verifier::{binding::certificate_report_data, evidence::Evidence};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
@@ -31,6 +31,7 @@ use crate::{
     container::{Bind, Cause, Users, rights},
     events::{Events, since_boot_us},
     failure::{Code, Failure, OrFail},
+    farewell::{farewell, linger},
     host::{Host, Ports},
     ingress::{
         self,
@@ -53,9 +54,6 @@ use crate::{
     workload::{Places, check_limits, program, resolve_user, start_workload},
     workload_api::{self, OwnGuest},
 };
-
-/// How long the guest stays up after the workload for whoever still reads its output.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// What this init was started in.
 enum Home {
@@ -290,13 +288,6 @@ async fn agent_and_workload(home: Home, booted: Booted, events: &Arc<Events>) ->
     }
     farewell(events, &ports, host.farewell()).await;
     Ok(())
-}
-
-/// Until all who were told something have it: they hang up then. Whoever does not is waited for as long as that takes to leave.
-async fn farewell(events: &Arc<Events>, ports: &Ports, patience: Duration) {
-    let events = events.clone();
-    let heard = tokio::task::spawn_blocking(move || events.wait_until_heard(patience));
-    let _ = tokio::time::timeout(patience, async { tokio::join!(ports.hung_up(), heard) }).await;
 }
 
 fn has_run(events: &Events) -> bool {
@@ -544,24 +535,6 @@ fn start_failure(error: &StartError) -> Failure {
         Cause::Ours => Code::Internal,
     };
     Failure { errno: error.errno, ..Failure::new(code, error.to_string()) }
-}
-
-/// Stays up for whoever may read the output, until somebody has read all of it, or is told to stop.
-async fn linger(agent: &Arc<Agent>) {
-    let spec = agent.document.spec();
-    let readers = spec.host_may.contains(Act::Logs)
-        || spec.tee != Tee::None && agent.owners.now().iter().any(|owner| owner.may.contains(Act::Logs));
-    let patience = if readers || agent.logs.is_followed() { LINGER } else { Duration::from_millis(300) };
-    let mut stop = agent.stop_orders();
-    let stopped = async {
-        let _ = stop.wait_for(Option::is_some).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    };
-    tokio::select! {
-        () = agent.logs.drained() => {}
-        () = tokio::time::sleep(patience) => {}
-        () = stopped => {}
-    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod clock;
 pub mod container;
 pub mod events;
 pub mod failure;
+mod farewell;
 pub mod host;
 pub mod host_certificates;
 pub mod ingress;

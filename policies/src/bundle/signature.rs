@@ -63,7 +63,9 @@ impl SignatureError {
     /// What the operator can do.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::None => "`coffer policy sign FILE --sign KEY` signs it; without --bundle-key it is taken as it is",
+            Self::None => {
+                "get the one that its author signed; whoever is its author signs it with `coffer policy sign FILE --sign KEY`"
+            }
             Self::NoKey => {
                 "name the signer's public key with --bundle-key FILE, or waive the signature with --no-bundle-signature"
             }

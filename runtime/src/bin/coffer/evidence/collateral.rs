@@ -151,13 +151,22 @@ struct Changes {
 }
 
 impl Changes {
-    /// The word for one: new, `updated` where it took the place of another, `kept` where it is the one that was there.
+    /// The word for one: new, `updated` where it took the place of another, `kept` where it is the one that was there; or `not kept`,
+    /// which is a failure, whatever was got.
     fn of(&self, item: &Item) -> &'static str {
         match (self.before.get(item), self.after.get(item)) {
-            (None, _) => self.new,
+            (_, None) => NOT_KEPT,
+            (None, Some(_)) => self.new,
             (Some(before), Some(after)) if before == after => "kept",
-            (Some(_), _) => "updated",
+            (Some(_), Some(_)) => "updated",
         }
+    }
+
+    /// Where the folder took less than there was.
+    fn lost(&self, items: &[Item]) -> Option<CliError> {
+        let lost = self.each(items).filter(|(_, result)| *result == NOT_KEPT).count();
+        let message = format!("{lost} of what is here is not kept: the folder of certificates and lists takes no more");
+        (lost > 0).then(|| CliError::new(Class::Config, message).hint("make room there, then ask again"))
     }
 
     /// Each item once, with its word.
@@ -182,10 +191,16 @@ impl Changes {
     }
 }
 
+const NOT_KEPT: &str = "not kept";
+
 /// `mirrored`: as of [`fetching::failed`].
 fn said(found: &Collected, changes: &Changes, mirrored: bool, context: &Context) -> ExitCode {
     let (certificates, lists) = (found.endorsements.certificates().len(), found.endorsements.crls().len());
-    let last = found.failures.last().map(|one| fetching::failed(one, mirrored));
+    let lost = changes.lost(&found.items);
+    if let Some(lost) = lost.as_ref().filter(|_| !context.json) {
+        error::print(lost, false);
+    }
+    let last = found.failures.last().map(|one| fetching::failed(one, mirrored)).or(lost);
     if context.json {
         let (items, failures) = (changes.json(&found.items), fetching::json(&found.failures, mirrored));
         let mut value = json!({ "items": items, "certificates": certificates, "lists": lists, "failures": failures });
@@ -271,7 +286,7 @@ fn list(args: &ListArgs, context: &Context) -> Result<ExitCode, CliError> {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Each item is said: imported, updated (in place of one that was kept), kept (it was here), refused. Exit status: 0 all or some of it is \
-kept, 5 nothing in it is authentic.
+kept, 3 the folder takes no more, 5 nothing in it is authentic.
 
 Examples:
   coffer collateral import medium
@@ -294,6 +309,7 @@ fn import(args: &ImportArgs, context: &Context) -> Result<ExitCode, CliError> {
     });
     let done = done.class(Class::Config)?;
     let none = done.items.is_empty().then(|| CliError::new(Class::NotAuthentic, "nothing in it can be used"));
+    let none = none.or_else(|| changes.lost(&done.items));
     if context.json {
         let refused = done.refused.iter().map(|(path, unfit)| json!({ "file": path, "error": chain(unfit) }));
         let mut value = json!({ "items": changes.json(&done.items), "refused": refused.collect::<Value>() });
@@ -354,4 +370,28 @@ fn export(args: &ExportArgs, context: &Context) -> Result<ExitCode, CliError> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_folder_did_not_take_is_said_and_is_a_failure() {
+        let item = |product| Item::Crl { product, key: SigningKey::Vcek };
+        let all = [ProductLine::Milan, ProductLine::Genoa, ProductLine::Turin].map(item);
+        let of = |numbers: &[Option<u64>]| -> Shelf {
+            let held = all.iter().zip(numbers).filter(|(_, number)| number.is_some());
+            held.map(|(item, number)| (*item, vec![(None, *number)])).collect()
+        };
+        let words = |before: &[Option<u64>], after: &[Option<u64>]| {
+            let changes = Changes { before: of(before), after: of(after), new: "fetched" };
+            let words: Vec<_> = changes.each(&all).map(|(_, word)| word).collect();
+            (words, changes.lost(&all).map(|failure| failure.class))
+        };
+        let held = words(&[None, Some(1), Some(1)], &[Some(1), Some(1), Some(2)]);
+        assert_eq!(held, (vec!["fetched", "kept", "updated"], None));
+        let lost = words(&[None, Some(1), Some(1)], &[None, None, Some(1)]);
+        assert_eq!(lost, (vec!["not kept", "not kept", "kept"], Some(Class::Config)));
+    }
 }

@@ -170,8 +170,8 @@ impl Judging {
 
 const SIMULATED_CERTIFICATES: &str = "a simulator's certificates come with its evidence: verify the CMW record in place of the bare \
     report, or name the folder of `coffer sim evidence` with --certs; `coffer sim kds` serves this installation's, for --fetch --mirror URL";
-const OWN_SIMULATOR: &str = "the evidence is simulated, by this installation's simulator: AMD has nothing for it; --allow-simulated \
-    believes it";
+const OWN_SIMULATOR: &str = "the evidence names the chip of this installation's simulator, for which AMD has nothing; --allow-simulated \
+    believes that simulator, which proves nothing about hardware";
 const OF_THAT_TIME: &str = "name those of that time: --certs DIR, or --vcek FILE and --crl FILE; --fetch gets today's, and stands \
     beside no --at";
 const FETCH_LIST: &str = "with --fetch this command gets the list of today from AMD and keeps it";

@@ -175,7 +175,7 @@ const fn hint(reason: &TokenReason) -> Option<&'static str> {
         }
         TokenReason::Status { found, expected: Status::Affirming } if matches!(found.counted(), Status::Warning) => {
             Some(
-                "--accept-warnings takes it; `coffer token show` prints what was asked: ear.trustworthiness-vector, 32 and 33 are warnings",
+                "--accept-warnings takes such a status; `coffer token show` prints what was asked: ear.trustworthiness-vector, 32 and 33 are warnings",
             )
         }
         _ => None,

@@ -210,7 +210,10 @@ fn a_simulators_service_is_not_blamed_as_a_mirror_and_what_became_of_each_item_i
     assert!(hint.contains("--allow-simulated"), "{line}");
     let shown = coffer(&home, &["verify", &report]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(shown.contains("hint: the evidence names the chip of this installation") && !shown.contains("kdsintf"), "{shown}");
+    assert!(
+        shown.contains("hint: the evidence names the chip of this installation") && !shown.contains("kdsintf"),
+        "{shown}"
+    );
 
     let believed = [&fetch[..], &["--allow-simulated"]].concat();
     let refresh = [&["collateral", "refresh", "--allow-simulated"], &mirror[..]].concat();

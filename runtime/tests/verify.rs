@@ -252,5 +252,8 @@ fn a_token_has_one_status_and_a_refusal_names_the_flag_that_would_do() {
     // Whoever issues one of what lacks its certificates hears what to type.
     let lacking = run(&[&["token", "issue", "e/report.bin"], &to[..]].concat());
     let hint = String::from_utf8_lossy(&lacking.stderr).into_owned();
-    assert!(lacking.status.code() == Some(5) && hint.contains("hint: the evidence names the chip of this installation"), "{hint}");
+    assert!(
+        lacking.status.code() == Some(5) && hint.contains("hint: the evidence names the chip of this installation"),
+        "{hint}"
+    );
 }

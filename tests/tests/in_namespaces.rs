@@ -1,13 +1,19 @@
 //! `--isolation process`: a box without a machine lives as one in a VM does, proves what it is and not that it is more, and is
 //! nobody on the host. Needs root of this machine, and says so where it is not.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use coffer_tests::{
     World,
     image::without_a_machine,
-    process::{run, says, wait_for},
+    process::{Finished, run, says, wait_for},
 };
 use serde_json::Value;
 
@@ -319,5 +325,30 @@ fn an_image_that_is_not_the_specs_starts_nothing() -> Result<()> {
     }
     fs::write(&root, &bytes)?;
     says(&world.coffer(&["run", "--rm", &image, "true"])?, 0, &[])?;
+    Ok(())
+}
+
+#[test]
+fn nothing_of_a_box_runs_before_its_network_is_there() -> Result<()> {
+    let Some((world, _registry, image)) = without_a_machine()? else { return Ok(()) };
+    let passt = world.folder.path().join("passt");
+    let run_with = |script: &str, words: &[&str]| -> Result<Finished> {
+        fs::write(&passt, format!("#!/bin/sh\n{script}\n"))?;
+        fs::set_permissions(&passt, Permissions::from_mode(0o755))?;
+        let words = [&["run", "--rm", "-v", "kept:/kept"], words, &[&image, "sh", "-c", "echo ran >>/kept/said"]];
+        run(world.command(&words.concat()).env("COFFER_PASST", &passt), b"")
+    };
+    let said = || -> Result<String> {
+        let cat = ["run", "--rm", "--network", "none", "-v", "kept:/kept", &image, "cat", "/kept/said"];
+        Ok(world.coffer(&cat)?.stdout)
+    };
+    // The box is made by then, and waits.
+    says(&run_with("sleep 0.5; echo no such luck >&2; exit 1", &[])?, 125, &["passt did not start", "no such luck"])?;
+    ensure!(said()?.is_empty(), "it ran without its network");
+    ensure!(world.coffer(&["ps", "-aq"])?.ok()?.is_empty(), "something is left");
+    let folder = world.folder.path().display().to_string();
+    ensure!(fs::read_to_string("/proc/mounts")?.lines().all(|line| !line.contains(&folder)), "something is mounted");
+    says(&run_with("sleep 0.5; exec passt \"$@\"", &["-p", "127.0.0.1:0:80"])?, 0, &[])?;
+    ensure!(said()? == "ran\n");
     Ok(())
 }

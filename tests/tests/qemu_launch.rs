@@ -112,7 +112,7 @@ fn submitted(program: &Path, calls: &Path, launch: &Launch) -> Result<Vec<Value>
     let End { how, last_words } = runtime.block_on(async {
         let (reached, _) = tokio::sync::mpsc::unbounded_channel();
         let console = Console::open(&launch.folder, reached);
-        anyhow::Ok(Qemu::new(&search).start(launch, console).await?.wait().await)
+        anyhow::Ok(Qemu::new(&search).start(launch, console, Box::pin(async { Ok(()) })).await?.wait().await)
     })?;
     ensure!(how == How::PoweredOff, "{how:?}: {last_words:?}");
     fs::read_to_string(calls)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Capabilities, Console, End, How, Launch, Monitor, Running};
+use super::{Capabilities, Console, End, How, Launch, Monitor, Ready, Running};
 use crate::boxes::files;
 use crate::socket::{bind_socket, connect_socket};
 
@@ -76,6 +76,11 @@ impl Fake {
     }
 }
 
+/// Nothing outside is waited for.
+pub fn ready() -> Ready<'static> {
+    std::future::ready(Ok(())).boxed()
+}
+
 /// So that a test keeps the fake that it lends to a supervisor.
 impl Monitor for Arc<Fake> {
     fn name(&self) -> &'static str {
@@ -93,12 +98,18 @@ impl Monitor for Arc<Fake> {
         }
     }
 
-    fn start<'a>(&'a self, launch: &'a Launch, console: Console) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
+    fn start<'a>(
+        &'a self,
+        launch: &'a Launch,
+        console: Console,
+        ready: Ready<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
         async move {
             self.launched.lock().unwrap().push(launch.clone());
             if let Some(why) = &self.starts {
                 return Err(why.clone());
             }
+            ready.await?;
             let guest = Guest { folder: launch.folder.clone(), console, events: None };
             let held = self.holds.then(|| Arc::clone(&self.held));
             Ok(Box::new(FakeRunning { guest: tokio::spawn((self.script)(guest)), killed: Notify::new(), held }) as _)

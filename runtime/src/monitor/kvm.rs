@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::acceleration::{Accelerator, acceleration};
 use super::child::{LastWords, keep_console, keep_words, last_words, spawn, with_words};
-use super::{Access, Capabilities, Card, Console, End, How, Launch, Monitor, Running, Writes};
+use super::{Access, Capabilities, Card, Console, End, How, Launch, Monitor, Ready, Running, Writes};
 use crate::boxes::files;
 use crate::host::needs::{Facts, can_launch};
 use crate::tools::{Program, Search};
@@ -70,8 +70,14 @@ impl Monitor for Kvm {
         can_launch(&Facts::gather())
     }
 
-    fn start<'a>(&'a self, launch: &'a Launch, console: Console) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
+    fn start<'a>(
+        &'a self,
+        launch: &'a Launch,
+        console: Console,
+        ready: Ready<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
         async move {
+            ready.await?;
             let process = Process::start(&self.search, launch, console).await?;
             Ok(Box::new(process) as Box<dyn Running>)
         }
@@ -225,6 +231,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::monitor::fake::ready;
     use crate::monitor::{Disk, Limits, Measured, SnpId};
 
     fn launch(folder: &Path) -> Launch {
@@ -263,7 +270,7 @@ mod tests {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         let search = Search { named: BTreeMap::from([(VMM.variable, path)]), ..Search::default() };
         let (reached, _) = mpsc::unbounded_channel();
-        Kvm::new(&search).start(&launch(folder), Console::open(folder, reached)).await
+        Kvm::new(&search).start(&launch(folder), Console::open(folder, reached), ready()).await
     }
 
     #[tokio::test]
@@ -374,7 +381,8 @@ mod tests {
         let search = Search { named: BTreeMap::from([(VMM.variable, program)]), ..Search::default() };
         let (reached, _) = mpsc::unbounded_channel();
         let launch = Launch { snp: Some(crate::monitor::seam::tests::snp()), ..launch(dir.path()) };
-        let failure = Kvm::new(&search).start(&launch, Console::open(dir.path(), reached)).await.err().unwrap();
+        let failure =
+            Kvm::new(&search).start(&launch, Console::open(dir.path(), reached), ready()).await.err().unwrap();
         assert_eq!(failure.class, Class::Platform);
         assert!(failure.message.contains("did not start the guest"), "{failure}");
     }

@@ -9,6 +9,9 @@ use futures_util::future::BoxFuture;
 
 use super::{Console, Limits};
 
+/// Ends when all that a guest may rely on outside is there.
+pub type Ready<'a> = BoxFuture<'a, Result<(), Failure>>;
+
 /// Something that runs guests.
 pub trait Monitor: Send + Sync {
     /// Its name in messages.
@@ -26,13 +29,19 @@ pub trait Monitor: Send + Sync {
     /// Class `platform`, naming the first thing that is missing and how to get it.
     fn check_snp(&self) -> Result<(), Failure>;
 
-    /// Starts a guest. The host's end of each vsock port the guest will open must be listened on before.
+    /// Starts a guest. The host's end of each vsock port the guest will open must be listened on before, and the socket of its card.
+    /// Nothing of the guest runs before `ready` ends.
     ///
     /// To be called from the thread that lives as long as the process: the kernel ends the guest with that thread.
     ///
     /// # Errors
-    /// Class `platform` if the guest does not start; nothing of it is left behind then.
-    fn start<'a>(&'a self, launch: &'a Launch, console: Console) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>>;
+    /// Class `platform` if the guest does not start, or what `ready` failed with; nothing of it is left behind then.
+    fn start<'a>(
+        &'a self,
+        launch: &'a Launch,
+        console: Console,
+        ready: Ready<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>>;
 }
 
 /// A guest that runs. Dropped, it is gone.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use coffer_guest_proto::{Event, Phase, ports};
 use coffer_rim::{Class, Classify as _, Failure};
 use coffer_spec::{Act, Document, Tee};
+use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -255,18 +256,25 @@ impl Run {
                 return Ok(Outcome::NotWanted);
             }
         }
-        // Held as long as there is a guest.
-        self.network = match &document.spec().network {
+        let beginning = match &document.spec().network {
             Some(card) => {
                 let look = networks::look(order.home, order.id)?;
                 let folder = order.home.networks();
-                Some(network::start(order.search, &self.folder, card, of_card, folder, look).await?)
+                Some(network::begin(order.search, &self.folder, card, of_card, folder, look)?)
             }
             None => None,
         };
         self.tee = document.spec().tee;
         let console = Console::open(&self.folder, self.console_words());
-        let mut guest = monitor.start(&launch, console).await?;
+        // Held as long as there is a guest.
+        let network = &mut self.network;
+        let ready = async move {
+            if let Some(beginning) = beginning {
+                *network = Some(beginning.ready().await?);
+            }
+            Ok(())
+        };
+        let mut guest = monitor.start(&launch, console, ready.boxed()).await?;
         self.reached("vmm-started", None);
         if let Err(error) =
             self.state.started(&self.record.id, std::process::id(), guest.pid(), &self.timings, unix_ms())

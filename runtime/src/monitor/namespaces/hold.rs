@@ -10,7 +10,7 @@
 //! Source: namespaces(7), pid_namespaces(7), user_namespaces(7).
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -32,8 +32,6 @@ use crate::boxes::files;
 use crate::home::private_folder;
 use crate::sys::namespaces::{Forked, Spaces, fork, mount_folder, mount_image, read_only, spaces, unshare};
 
-/// Longest order.
-const LIMIT: u64 = 1 << 20;
 /// What a signal's number is added to where a status says it.
 pub const SIGNALLED: u8 = 128;
 
@@ -47,9 +45,7 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
     // an init that has not undone it.
     set_parent_process_death_signal(None).map_err(io::Error::from)?;
     let line = UnixStream::from(line);
-    let mut text = String::new();
-    BufReader::new(line.try_clone()?.take(LIMIT)).read_line(&mut text)?;
-    let order: Order = serde_json::from_str(&text).class(Class::Internal)?;
+    let order = Order::read(&line)?;
 
     let ids =
         Ids::claim(Path::new(TAKEN)).map_err(|failure| failure.while_doing("cannot choose user ids for the box"))?;
@@ -105,6 +101,12 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
         move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID)).map_err(io::Error::from)?;
         card.carry()?;
     }
+    if !may_begin(&line, &failed)? {
+        end(child)?;
+        return Err(Failure::new(Class::Platform, "nobody wants the box any more"));
+    }
+    // Fails where it ended meanwhile, which the next line hears.
+    let _ = failed.write_all(&[word::BEGIN]);
     if failed.read(&mut [0])? != 0 {
         waitpid(Some(child), WaitOptions::empty()).map_err(io::Error::from)?;
         return Err(Failure::new(Class::Platform, "init was not started"));
@@ -113,6 +115,24 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
     let status = wait_for(child, &line);
     drop((group, ids));
     status.map_err(Failure::from)
+}
+
+/// Waits until init may run, or was not started (`failed` says it). False: nobody wants it any more.
+fn may_begin(line: &UnixStream, failed: &UnixStream) -> io::Result<bool> {
+    let mut either = [PollFd::new(line, PollFlags::IN), PollFd::new(failed, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut either, None))?;
+    if !either[1].revents().is_empty() {
+        return Ok(true);
+    }
+    let mut byte = [0];
+    Ok(rustix::io::read(line.as_fd(), &mut byte)? == 1 && byte[0] == word::BEGIN)
+}
+
+/// Ends the box before it began.
+fn end(child: Pid) -> io::Result<()> {
+    pidfd_send_signal(pidfd_open(child, PidfdFlags::empty())?, Signal::KILL)?;
+    waitpid(Some(child), WaitOptions::empty())?;
+    Ok(())
 }
 
 /// Waits for init, and ends it when the supervisor says so or is gone.

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -96,6 +96,7 @@ pub fn enter_and_become_init(made: Made) -> Result<Infallible, Failure> {
     for (_, file, _) in &images {
         words.push(keep(file)?);
     }
+    wait_for_the_holder(&parent)?;
     let error = Command::new(Path::new("/").join(initrd::INIT)).args(words).env_clear().exec();
     Err(Failure::caused(Class::Platform, &error).while_doing("cannot start init"))
 }
@@ -113,6 +114,11 @@ fn end_with_the_holder(parent: &UnixStream) -> io::Result<()> {
     let mut gone = [PollFd::new(parent, PollFlags::empty())];
     poll(&mut gone, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     if gone[0].revents().is_empty() { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+}
+
+/// Until the box may run.
+fn wait_for_the_holder(mut parent: &UnixStream) -> io::Result<()> {
+    if parent.read(&mut [0])? == 1 { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
 }
 
 const QUIET: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);

@@ -13,6 +13,7 @@ mod inside;
 pub mod kept_init;
 mod order;
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
@@ -30,7 +31,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::child::{LastWords, keep_console, keep_words, last_words, spawn, with_words};
-use super::{Capabilities, Console, End, How, Isolation, Launch, Monitor, Running};
+use super::{Capabilities, Console, End, How, Isolation, Launch, Monitor, Ready, Running};
 use crate::sys::namespaces::knows;
 pub use crate::sys::tap::TUN;
 use crate::tools::{Program, Search};
@@ -83,9 +84,14 @@ impl Monitor for Namespaces {
         Err(Failure::new(Class::Platform, message).hint("use --isolation snp, or --tee-simulate in place of --tee"))
     }
 
-    fn start<'a>(&'a self, launch: &'a Launch, console: Console) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
+    fn start<'a>(
+        &'a self,
+        launch: &'a Launch,
+        console: Console,
+        ready: Ready<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
         async move {
-            let process = Process::start(&self.search, launch, console).await?;
+            let process = Process::start(&self.search, launch, console, ready).await?;
             Ok(Box::new(process) as Box<dyn Running>)
         }
         .boxed()
@@ -130,16 +136,29 @@ struct Process {
 }
 
 impl Process {
-    async fn start(search: &Search, launch: &Launch, console: Console) -> Result<Self, Failure> {
+    async fn start(search: &Search, launch: &Launch, console: Console, ready: Ready<'_>) -> Result<Self, Failure> {
         let program = search.program(&HOLDER)?;
-        let mut line = serde_json::to_vec(&Order::of(launch)?).class(Class::Internal)?;
-        line.push(b'\n');
+        let order = Order::of(launch)?.to_bytes()?;
         let (ours, theirs) = UnixStream::pair().class_while(Class::Platform, "cannot make a socket")?;
         let mut child = spawn(&launch.folder, &program, &[COMMAND.into()], Stdio::from(OwnedFd::from(theirs)))?;
         keep_console(child.stdout.take(), console);
         let mut words = keep_words(child.stderr.take(), &launch.folder);
-        let runs = timeout(PATIENCE, hand_over(&ours, &line)).await;
-        if !matches!(runs, Ok(Ok(true))) {
+        // While it makes the box, what stands outside of it becomes ready.
+        let runs = async {
+            send(&ours, &order).await?;
+            if let Err(failure) = ready.await {
+                return Ok(Err(failure));
+            }
+            begin(&ours).await.map(Ok)
+        };
+        let runs = timeout(PATIENCE, runs).await;
+        if let Ok(Ok(Err(failure))) = runs {
+            // Whoever holds nothing for anybody ends what it made.
+            drop(ours);
+            let _ = timeout(PATIENCE, child.wait()).await;
+            return Err(failure);
+        }
+        if !matches!(runs, Ok(Ok(Ok(true)))) {
             let _ = child.start_kill();
             let how = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
             let failure = Failure::new(Class::Platform, format!("the box was not started in namespaces: {how}"));
@@ -179,12 +198,17 @@ impl Running for Process {
     }
 }
 
-/// Sends the order, and says whether init runs.
-async fn hand_over(line: &UnixStream, order: &[u8]) -> std::io::Result<bool> {
+async fn send(line: &UnixStream, bytes: &[u8]) -> io::Result<tokio::net::UnixStream> {
     let copy = line.try_clone()?;
     copy.set_nonblocking(true)?;
     let mut stream = tokio::net::UnixStream::from_std(copy)?;
-    stream.write_all(order).await?;
+    stream.write_all(bytes).await?;
+    Ok(stream)
+}
+
+/// Has init begin, and says whether it runs.
+async fn begin(line: &UnixStream) -> io::Result<bool> {
+    let mut stream = send(line, &[word::BEGIN]).await?;
     let mut byte = [0];
     Ok(stream.read(&mut byte).await? == 1 && byte[0] == word::RUNS)
 }

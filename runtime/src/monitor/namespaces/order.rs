@@ -1,9 +1,10 @@
-//! What the holder of a box is told, as one line of JSON.
+//! What the holder of a box is told, as JSON behind its length, so that nothing which follows is taken for a part of it.
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use coffer_machine::disks;
-use coffer_rim::{Class, Failure};
+use coffer_rim::{Class, Classify as _, Failure};
 use serde::{Deserialize, Serialize};
 
 use crate::monitor::{Access, Disk, Launch, Limits, Writes};
@@ -76,13 +77,45 @@ pub struct Image {
 
 /// What the two ends of the line say.
 pub mod word {
+    /// What stands outside of the box is there: init may run.
+    pub const BEGIN: u8 = b'b';
     /// init runs.
     pub const RUNS: u8 = b's';
     /// The box is to end.
     pub const KILL: u8 = b'k';
 }
 
+/// Longest order.
+const LIMIT: u32 = 1 << 20;
+
 impl Order {
+    /// As it is sent.
+    ///
+    /// # Errors
+    /// Class `internal` for one that is too long.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Failure> {
+        let text = serde_json::to_vec(self).class(Class::Internal)?;
+        let length = u32::try_from(text.len()).ok().filter(|length| *length <= LIMIT);
+        let length = length.ok_or_else(|| Failure::new(Class::Internal, "the order of a box is too long"))?;
+        Ok([&length.to_be_bytes()[..], &text].concat())
+    }
+
+    /// Reads one, and not a byte more.
+    ///
+    /// # Errors
+    /// Class `internal` for what is none.
+    pub fn read(mut from: impl Read) -> Result<Self, Failure> {
+        let mut length = [0; 4];
+        from.read_exact(&mut length)?;
+        let length = u32::from_be_bytes(length);
+        if length > LIMIT {
+            return Err(Failure::new(Class::Internal, "the order of a box is too long"));
+        }
+        let mut text = vec![0; length as usize];
+        from.read_exact(&mut text)?;
+        serde_json::from_slice(&text).class(Class::Internal)
+    }
+
     /// What stands for a launch where there is no machine.
     ///
     /// # Errors
@@ -122,5 +155,31 @@ impl Order {
                 .map(|disk| Image { serial: disk.serial.clone(), file: disk.file.clone() })
                 .collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_an_order_is_no_part_of_it() {
+        let order = Order {
+            initrd: Initrd { file: "initrd".into(), sha256: String::new() },
+            command_line: "cmdline".into(),
+            spec: "spec".into(),
+            secrets: None,
+            images: vec![],
+            folders: vec![],
+            limits: Limits::default(),
+            card: None,
+        };
+        let sent = [order.to_bytes().unwrap(), vec![word::BEGIN]].concat();
+        let mut line = &sent[..];
+        assert_eq!(Order::read(&mut line).unwrap(), order);
+        assert_eq!(line, [word::BEGIN]);
+        for bad in [&sent[..3], &sent[..sent.len() - 2], &[0xFF; 4], &[0, 0, 0, 2, b'{', b'}']] {
+            assert!(Order::read(bad).is_err());
+        }
     }
 }

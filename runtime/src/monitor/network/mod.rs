@@ -34,15 +34,16 @@ use coffer_vmm::net::datagrams::Datagrams;
 use coffer_vmm::net::filter::Filter;
 use coffer_vmm::net::switch::{Port, View, mac_of};
 use rustix::net::sockopt::{set_socket_send_buffer_size, set_socket_send_buffer_size_force};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::process::Child;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use self::exchange::{Exchange, Task};
 use self::for_guest::for_guest;
 use self::notes::Notes;
 use super::Card;
-use super::child::{keep_words, last_words, spawn, with_words};
+use super::child::{LastWords, keep_words, last_words, spawn, with_words};
 use crate::boxes::files;
 use crate::publish::{How, Publish};
 use crate::published::Held;
@@ -91,57 +92,82 @@ impl Running {
     }
 }
 
-/// Starts passt and, where the monitor will connect, the relay with the box's port. `networks`: folder of the home's networks; `look`:
-/// what the box is in. Every port of `publish`, which is held until then,
-/// is passt's and open when it returns.
+/// Starts passt, and listens where the monitor will connect. `networks`: folder of the home's networks; `look`: what the box is in.
+/// The ports of `publish` were held until now.
 ///
 /// To be called from the thread that lives as long as the process.
 ///
 /// # Errors
-/// Class `platform` if passt is missing or does not start, with what it said; `config` for a port that it cannot open.
-pub async fn start(
+/// Class `platform` if passt is missing; `config` for a port that it cannot open.
+pub fn begin(
     search: &Search,
     folder: &Path,
     network: &Network,
     publish: Vec<(Publish, Held)>,
     networks: PathBuf,
     look: Look,
-) -> Result<Running, Failure> {
+) -> Result<Beginning, Failure> {
     let program = search.program(&PASST)?;
     let what = "cannot make a network";
     let listener = bind_socket(folder, card(network).socket).class_while(Class::Config, what)?;
     let (ours, theirs) = StdStream::pair().class_while(Class::Platform, what)?;
     make_room(&theirs);
     ours.set_nonblocking(true).class_while(Class::Platform, what)?;
-    let mut ours = UnixStream::from_std(ours).class_while(Class::Platform, what)?;
+    let ours = UnixStream::from_std(ours).class_while(Class::Platform, what)?;
     // Ports that were held here let go of now, so that passt can open them.
     let publish: Vec<Publish> = publish.into_iter().map(|(publish, _held)| publish).collect();
     publish.iter().try_for_each(can_publish)?;
     let mut passt = spawn(folder, &program, &arguments(network, &publish), Stdio::from(OwnedFd::from(theirs)))?;
-    let mut said = keep_words(passt.stderr.take(), folder);
+    let said = keep_words(passt.stderr.take(), folder);
     drop(keep_words(passt.stdout.take(), folder));
-    // It opens its ports before it reads a frame, so that an answer says that all are open.
-    let datagrams = publish.iter().filter(|publish| publish.how == How::Udp).map(|publish| publish.guest);
-    let datagrams = Datagrams::of(datagrams).with_loopback(network.gateway, of_loopback(&publish));
-    let filter = filter(network, datagrams);
-    match timeout(PATIENCE, relay::first_answer(&mut ours, &filter)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) => {
-            let failure = Failure::new(Class::Platform, "passt did not start");
-            return Err(with_words(failure, last_words(&mut said).await.as_deref()));
+    let (network, folder) = (network.clone(), folder.to_owned());
+    Ok(Beginning { passt, line: ours, said, listener, publish, network, folder, networks, look })
+}
+
+/// A network that begins: passt was started, and the monitor may connect. Dropped, it is gone.
+pub struct Beginning {
+    passt: Child,
+    /// To passt.
+    line: UnixStream,
+    said: JoinHandle<LastWords>,
+    listener: UnixListener,
+    publish: Vec<Publish>,
+    network: Network,
+    folder: PathBuf,
+    networks: PathBuf,
+    look: Look,
+}
+
+impl Beginning {
+    /// Waits for passt, and starts the relay with the box's port. Every port of the box's is passt's and open when it returns.
+    ///
+    /// # Errors
+    /// Class `platform` if passt does not start, with what it said; `config` for a port that it cannot open.
+    pub async fn ready(self) -> Result<Running, Failure> {
+        let Self { passt, mut line, mut said, listener, publish, network, folder, networks, look } = self;
+        // It opens its ports before it reads a frame, so that an answer says that all are open.
+        let datagrams = publish.iter().filter(|publish| publish.how == How::Udp).map(|publish| publish.guest);
+        let datagrams = Datagrams::of(datagrams).with_loopback(network.gateway, of_loopback(&publish));
+        let filter = filter(&network, datagrams);
+        match timeout(PATIENCE, relay::first_answer(&mut line, &filter)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => {
+                let failure = Failure::new(Class::Platform, "passt did not start");
+                return Err(with_words(failure, last_words(&mut said).await.as_deref()));
+            }
+            Err(_) => return Err(Failure::new(Class::Platform, "passt answered nothing within 10 s")),
         }
-        Err(_) => return Err(Failure::new(Class::Platform, "passt answered nothing within 10 s")),
+        // It goes on without a port that it could not open, and so do not we.
+        if let Some(closed) = publish.iter().find(|publish| Held::take(publish.host, publish.how).is_ok()) {
+            return Err(Failure::new(Class::Config, format!("passt does not listen on {}", closed.host)));
+        }
+        let (sender, to_guest) = for_guest(WAITING);
+        // Nothing passes before the networks were looked at.
+        let port = Port { filter, dns: network.dns.clone(), view: View::default() };
+        let exchange = Exchange::open(port, look, networks, sender, Notes::of(&folder))?;
+        let relay = tokio::spawn(relay::run(listener, line, Arc::clone(&exchange), to_guest));
+        Ok(Running { _passt: passt, _relay: Task(relay), exchange })
     }
-    // It goes on without a port that it could not open, and so do not we.
-    if let Some(closed) = publish.iter().find(|publish| Held::take(publish.host, publish.how).is_ok()) {
-        return Err(Failure::new(Class::Config, format!("passt does not listen on {}", closed.host)));
-    }
-    let (sender, to_guest) = for_guest(WAITING);
-    // Nothing passes before the networks were looked at.
-    let port = Port { filter, dns: network.dns.clone(), view: View::default() };
-    let exchange = Exchange::open(port, look, networks, sender, Notes::of(folder))?;
-    let relay = tokio::spawn(relay::run(listener, ours, Arc::clone(&exchange), to_guest));
-    Ok(Running { _passt: passt, _relay: Task(relay), exchange })
 }
 
 /// Room for what passt says at once: it drops what finds none, and says that again no sooner than two seconds later.

@@ -15,7 +15,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 pub use version::version_line;
 
 use super::acceleration::{Accelerator, acceleration};
-use super::{Capabilities, Console, Launch, Monitor, Running};
+use super::{Capabilities, Console, Launch, Monitor, Ready, Running};
 use crate::host::needs::{Facts, can_launch};
 use crate::tools::{Program, Search};
 use process::{Processes, Programs};
@@ -68,9 +68,15 @@ impl Monitor for Qemu {
         probe::Found::of(&self.search.program(&QEMU)?)?.check_snp()
     }
 
-    fn start<'a>(&'a self, launch: &'a Launch, console: Console) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
+    fn start<'a>(
+        &'a self,
+        launch: &'a Launch,
+        console: Console,
+        ready: Ready<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
         async move {
             let programs = self.programs()?;
+            ready.await?;
             let processes = Processes::start(&programs, launch, acceleration().accelerator, console).await?;
             Ok(Box::new(processes) as Box<dyn Running>)
         }

@@ -9,6 +9,7 @@ use coffer_rim::Class;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::monitor::fake::ready;
 use crate::monitor::{How, Limits, Measured};
 
 /// A device that listens, and lives until it is killed.
@@ -50,7 +51,7 @@ fn launch(folder: &Path) -> Launch {
 
 async fn start(folder: &Path, device: &str, qemu: &str) -> Result<Box<dyn Running>, Failure> {
     let (reached, _) = mpsc::unbounded_channel();
-    monitor(folder, device, qemu).start(&launch(folder), Console::open(folder, reached)).await
+    monitor(folder, device, qemu).start(&launch(folder), Console::open(folder, reached), ready()).await
 }
 
 #[tokio::test]

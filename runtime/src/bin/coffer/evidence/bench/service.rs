@@ -180,7 +180,12 @@ impl Bench {
     /// Callers who keep the service busy, and one alone, for whom it wakes each time.
     fn unhurried(&mut self, rounds: usize) -> Result<Value, CliError> {
         let kinds = [false, true].map(|token| (self.requests(token), self.batches(token)));
-        let line = |_| Line::connect(self.service.listen).class(Class::Unreachable);
+        // With one processor for both, whoever does not sleep keeps it from the service.
+        let awake = self.processors.is_some();
+        let line = |_| {
+            let line = Line::connect(self.service.listen).class(Class::Unreachable)?;
+            Ok::<_, CliError>(if awake { line.awake() } else { line })
+        };
         let mut lines = (0..BUSY).map(line).collect::<Result<Vec<_>, _>>()?;
         let mut memory = 0;
         let (mut judged, mut signed) = (Vec::new(), Vec::new());

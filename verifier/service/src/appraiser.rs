@@ -80,15 +80,16 @@ impl TokenIssuer {
 }
 
 impl Admitted {
-    /// The report, and what came with it, for whoever fetches what is lacking. Nothing where the evidence cannot be read: the judge
-    /// says so.
-    pub fn wants(&self) -> Option<(Report, Endorsements)> {
+    /// The report, and what there is for it without asking anybody (`configured` and what came with it), for whoever fetches what is
+    /// lacking. Nothing where the evidence cannot be read: the judge says so.
+    pub fn wants(&self, configured: &Endorsements) -> Option<(Report, Endorsements)> {
         let evidence = self.asked.presented.evidence();
         let (Ok(report), Ok(mut carried)) = (Report::parse(&evidence.report), Endorsements::from_evidence(evidence))
         else {
             return None;
         };
         carried.merge(&self.asked.beside);
+        carried.merge(configured);
         Some((report, carried))
     }
 

@@ -321,7 +321,9 @@ impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for Few<T, N> {
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut all = Vec::new();
-                while let Some(entry) = list.next_element()? {
+                // A mistake is told with its entry, and serde_json finds its line and column again.
+                let which = |number: usize| move |error| serde::de::Error::custom(format_args!("[{number}]: {error}"));
+                while let Some(entry) = list.next_element().map_err(which(all.len()))? {
                     if all.len() == N {
                         return Err(serde::de::Error::custom(format_args!("a list of more than {N}")));
                     }
@@ -429,6 +431,8 @@ mod tests {
             (batch_of(r#"{"requests":[]}"#), "requests is not a list of 1 to 64 requests"),
             (batch_of(r#"{"requests":[[]]}"#), "expected a request, which is an object with evidence"),
             (batch_of(r#"{"requests":{}}"#), "expected a list of at most 64"),
+            (batch_of(r#"{"requests":[{"evidence":""},{"evidence":7}]}"#), "[1]: invalid type: integer `7`"),
+            (refused(r#"{"evidence":"","crls":["",[]]}"#), "[1]: invalid type: sequence"),
             (refused("[]"), "expected a request, which is an object with evidence"),
             // In their order, without their names.
             (refused(&format!(r#"["{evidence}","",[],[],"any"]"#)), "expected a request"),

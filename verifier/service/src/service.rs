@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use coffer_kds::{Clients, Collected};
-use coffer_verifier::{UnixTime, Verdict};
+use coffer_verifier::{Endorsements, UnixTime, Verdict};
 use futures_util::future::join_all;
 use opentelemetry::Context;
 use tokio::sync::{Semaphore, watch};
@@ -188,7 +188,7 @@ impl Service {
     /// Its second part: what the evidence lacks is asked for. Several wait together.
     pub async fn fetch(&self, begun: &mut Begun) {
         let _step = self.step(begun, "fetch");
-        begun.found = self.fetched(&begun.admitted).await;
+        begun.found = self.fetched(&begun.admitted, &begun.live.appraiser.endorsements).await;
     }
 
     /// Its last part. `caller`: for the log.
@@ -245,11 +245,11 @@ impl Service {
         Some(self.traces.as_ref()?.step(name, begun.span.as_ref()?))
     }
 
-    async fn fetched(&self, admitted: &Admitted) -> Collected {
+    async fn fetched(&self, admitted: &Admitted, configured: &Endorsements) -> Collected {
         let kds = if admitted.believes_simulated() { &self.clients.simulated } else { &self.clients.amd };
         // What came with it is read for that alone: the judge reads it where it has not verified that chain before.
         let Some(kds) = kds else { return Collected::default() };
-        match admitted.wants() {
+        match admitted.wants(configured) {
             Some((report, carried)) => kds.collect(&report, &carried, now()).await,
             None => Collected::default(),
         }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coffer_kds::KdsEntry;
+use coffer_verifier::Endorsements;
 use serde_json::json;
 
 use crate::common::{Running, asks, codes, evidence, now, with};
@@ -31,6 +32,30 @@ async fn a_bare_report_is_completed_once_for_a_policy_that_believes_the_simulato
     let (_, answer) = service.appraise(&ask("strict")).await;
     assert_eq!(codes(&answer), ["endorsement-missing"]);
     assert_eq!(kds.asked(""), 3);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_what_its_configuration_names_nobody_is_asked() {
+    let kds = kds_service::Service::start(installation(), now(), |_, _| None).await;
+    let simulated_service = Some(kds.base.to_string());
+    let whole = evidence(now(), [5; 64]);
+    let held = Endorsements::from_evidence(&whole).unwrap();
+    let service = Running::with(|file| {
+        let folder = tempfile::tempdir().unwrap().keep();
+        for (number, certificate) in held.certificates().enumerate() {
+            let name = folder.join(format!("{number}.der"));
+            std::fs::write(&name, certificate.der()).unwrap();
+            file.endorsements.push(name);
+        }
+        file.kds = Some(KdsEntry { service: None, simulated_service });
+    })
+    .await;
+    let bare = STANDARD.encode(whole.report);
+    let (_, answer) = service.appraise(&json!({ "evidence": bare, "report_data": "any", "policy": "lab" })).await;
+    assert_eq!(answer["appraisal"]["verdict"], "accepted", "{answer}");
+    let list_and_what_signed_it = (kds.asked("/crl"), kds.asked("/cert_chain"));
+    assert_eq!((list_and_what_signed_it, kds.asked("")), ((1, 1), 2), "nobody is asked for the chip's");
     service.stop().await;
 }
 

@@ -7,7 +7,7 @@ An `Appraisal` is true where the evidence was accepted, and false otherwise.
 from ._appraisal import Appraisal, Check, NotAccepted, Reason
 from ._native import STRICT
 from ._native import VERSION as __version__
-from ._service import Answer, Challenge, Policy, Question, Service, ServiceError
+from ._service import Answer, Challenge, Nonce, NotFetched, Policy, Question, Service, ServiceError
 from ._verify import ANY, Any, QuestionError, verify
 
 __all__ = [
@@ -17,7 +17,9 @@ __all__ = [
     "Appraisal",
     "Challenge",
     "Check",
+    "Nonce",
     "NotAccepted",
+    "NotFetched",
     "Policy",
     "Question",
     "QuestionError",

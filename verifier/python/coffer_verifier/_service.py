@@ -15,7 +15,7 @@ import threading
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any as Whatever
-from typing import Dict, Iterable, Optional, Tuple, Union
+from typing import Dict, Iterable, Mapping, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
 from ._appraisal import Appraisal
@@ -60,6 +60,23 @@ class Challenge:
 
 
 @dataclass(frozen=True)
+class Nonce:
+    """8 to 64 bytes of the caller's own: evidence must be made over them, and say so (`coffer/nonce/v1`)."""
+
+    value: bytes
+
+
+@dataclass(frozen=True)
+class NotFetched:
+    """A certificate or list that the service looked for and did not get: why, and what helps. The verdict was made without it."""
+
+    item: Mapping[str, Whatever]
+    message: str
+    hint: Optional[str]
+    retry_after: Optional[int]
+
+
+@dataclass(frozen=True)
 class Policy:
     """A policy of the service's."""
 
@@ -78,6 +95,7 @@ class Answer:
     token: Optional[str]
     """The signed result, where one was asked for; also of evidence that was not accepted. Not verified here."""
     request_nonce: Optional[str]
+    not_fetched: Tuple[NotFetched, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.appraisal)
@@ -87,13 +105,13 @@ class Answer:
 class Question:
     """What a service is asked about evidence.
 
-    report_data: a challenge of the service's, 64 bytes of the caller's own, or ANY, which waives it.
+    report_data: a challenge of the service's, a `Nonce` or the 64 bytes of the caller's own, or ANY, which waives it.
     policy: one of `policies`; left out, the service's default. request_nonce: 8 to 64 bytes, repeated in answer and token.
     audience: a signed token is wanted, for this audience alone.
     """
 
     evidence: bytes
-    report_data: Union[bytes, Any, Challenge]
+    report_data: Union[bytes, Any, Challenge, Nonce]
     policy: Optional[str] = None
     certificates: Iterable[bytes] = ()
     crls: Iterable[bytes] = ()
@@ -111,12 +129,14 @@ class Question:
         }
         if isinstance(self.report_data, Challenge):
             asked["challenge"] = self.report_data.challenge
+        elif isinstance(self.report_data, Nonce):
+            asked["nonce"] = _base64url(self.report_data.value)
         elif self.report_data is ANY:
             asked["report_data"] = "any"
         elif isinstance(self.report_data, (bytes, bytearray)):
             asked["report_data"] = self.report_data.hex()
         else:
-            raise TypeError("report_data is a Challenge, 64 bytes, or ANY, which waives it")
+            raise TypeError("report_data is a Challenge, a Nonce, 64 bytes, or ANY, which waives it")
         if self.policy is not None:
             asked["policy"] = self.policy
         if self.cert_table is not None:
@@ -135,7 +155,8 @@ class Question:
         """What the service said, if it is an answer to this."""
         try:
             named, appraisal = said["policy"], Appraisal.of_json(said["appraisal"])
-            answer = Answer(named["id"], named["revision"], appraisal, said["token"], said["request_nonce"])
+            lacking = tuple(_not_fetched(one) for one in said["not_fetched"])
+            answer = Answer(named["id"], named["revision"], appraisal, said["token"], said["request_nonce"], lacking)
         except (KeyError, TypeError, ValueError):
             raise _unreadable() from None
         if answer.request_nonce != self._nonce() or (self.policy is not None and answer.policy != self.policy):
@@ -145,8 +166,7 @@ class Question:
         return answer
 
     def _nonce(self) -> Optional[str]:
-        nonce = self.request_nonce
-        return None if nonce is None else base64.urlsafe_b64encode(nonce).decode().rstrip("=")
+        return None if self.request_nonce is None else _base64url(self.request_nonce)
 
 
 class Service:
@@ -172,7 +192,9 @@ class Service:
             raise ValueError("the service's address has no user and no path")
         if parts.scheme == "http" and not _is_here(parts.hostname):
             raise ValueError("http would show the key to everybody between; it is for this machine alone")
-        self._host, self._port, self._plain = parts.hostname, parts.port, parts.scheme == "http"
+        self._host, self._plain = parts.hostname, parts.scheme == "http"
+        self._port = parts.port or (http.client.HTTP_PORT if self._plain else http.client.HTTPS_PORT)
+        self._at = f"{parts.scheme}://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
         self._context = context if context is not None else ssl.create_default_context()
         self._timeout = timeout
         self._headers = {"Accept": "application/json"}
@@ -200,7 +222,7 @@ class Service:
         self,
         evidence: bytes,
         *,
-        report_data: Union[bytes, Any, Challenge],
+        report_data: Union[bytes, Any, Challenge, Nonce],
         policy: Optional[str] = None,
         certificates: Iterable[bytes] = (),
         crls: Iterable[bytes] = (),
@@ -240,13 +262,12 @@ class Service:
         headers, sent = dict(self._headers), None
         if body is not None:
             headers["Content-Type"], sent = "application/json", json.dumps(body).encode()
-        port = self._port or (http.client.HTTP_PORT if self._plain else http.client.HTTPS_PORT)
-        connection = http.client.HTTPConnection(self._host, port)
+        connection = http.client.HTTPConnection(self._host, self._port)
         line = None
         # A service that sends a byte now and then would never be late for one of them: the line is cut at the end of it all.
         over = threading.Event()
         try:
-            line = socket.create_connection((self._host, port), self._timeout)
+            line = socket.create_connection((self._host, self._port), self._timeout)
             if not self._plain:
                 line = self._context.wrap_socket(line, server_hostname=self._host, do_handshake_on_connect=False)
             cut = threading.Timer(self._timeout, _cut, (line, over))
@@ -266,7 +287,7 @@ class Service:
                 raise OSError("the answer broke off")
         except (OSError, http.client.HTTPException) as error:
             why = f"not whole within {self._timeout:g} seconds" if over.is_set() else error
-            raise ServiceError(f"{self._host} does not answer: {why}") from error
+            raise ServiceError(f"{self._at} does not answer: {why}", hint=_hint(error)) from error
         finally:
             connection.close()
             if line is not None:
@@ -333,6 +354,19 @@ def _refused(status: int, said: Whatever, retry_after: str) -> ServiceError:
     return ServiceError(message, status=status, code=code, hint=hint, retry_after=seconds)
 
 
+def _not_fetched(said: Whatever) -> NotFetched:
+    error = said["error"]
+    return NotFetched(said["item"], str(error["message"]), error["hint"], said["retry_after"])
+
+
+def _hint(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "context=ssl.create_default_context(cafile=…) names the certificate of a service that has one of its own"
+    if isinstance(error, (ssl.SSLError, http.client.HTTPException)):
+        return "what answers there is no coffer-verifier, or speaks http where the address says https (or the other way round)"
+    return "is coffer-verifier serving there, and are host and port the ones it says at its start?"
+
+
 def _unreadable() -> ServiceError:
     return ServiceError("the answer cannot be read: is this a coffer-verifier?", status=200)
 
@@ -342,6 +376,10 @@ def _is_here(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _base64url(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).decode().rstrip("=")
 
 
 def _base64(value: bytes) -> str:

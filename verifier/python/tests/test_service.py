@@ -1,6 +1,7 @@
 """A client of the service: against the service itself, and against servers that are none."""
 
 import base64
+import hashlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from coffer_verifier import ANY, Question, Service, ServiceError
+from coffer_verifier import ANY, Nonce, Question, Service, ServiceError
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,27 @@ def test_evidence_is_judged_by_the_policy_that_is_named(service, simulated):
     assert [reason.code for reason in other.appraisal.reasons] == ["report-data"]
 
 
+def test_evidence_over_a_nonce_of_the_callers_is_believed_for_that_nonce_alone(service, coffer, simulated, tmp_path):
+    folder = tmp_path / "over"
+    nonce = bytes(range(32))
+    # docs/ra-tls.md, "For somebody who is not on the connection"; HOST_DATA is SNP ABI 1.58, Table 23.
+    host_data = (simulated / "report.bin").read_bytes()[0xC0:0xE0]
+    fields = (b"coffer/nonce/v1", host_data, nonce)
+    bound = hashlib.sha512(b"".join(len(field).to_bytes(4, "big") + field for field in fields)).hexdigest()
+    made = coffer("sim", "evidence", "--out", str(folder), "--report-data", bound)
+    assert made.returncode == 0, made.stderr
+    evidence = (folder / "evidence.cmw").read_bytes()
+    asked = client(service)
+    answer = asked.appraise(evidence, report_data=Nonce(nonce), policy="lab")
+    assert answer, answer.appraisal.why
+    assert answer.not_fetched == ()
+    other = asked.appraise(evidence, report_data=Nonce(nonce[1:]), policy="lab")
+    assert [reason.code for reason in other.appraisal.reasons] == ["report-data"]
+    with pytest.raises(ServiceError, match="nonce") as raised:
+        asked.appraise(evidence, report_data=Nonce(b"short"))
+    assert raised.value.status == 400
+
+
 def test_several_are_judged_at_once_each_for_itself(service, simulated):
     evidence = (simulated / "evidence.cmw").read_bytes()
     asked = client(service)
@@ -122,8 +144,9 @@ def test_who_may_not_ask_and_what_is_no_question_is_said(service, simulated):
 
 def test_a_service_whose_certificate_is_not_believed_gets_no_key(service):
     url, key, _ = service
-    with pytest.raises(ServiceError, match="does not answer.*CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(ServiceError, match=f"{url} does not answer.*CERTIFICATE_VERIFY_FAILED") as raised:
         Service(url, api_key=key).policies()
+    assert "cafile" in raised.value.hint
 
 
 def test_addresses_that_would_show_the_key_are_refused():
@@ -173,8 +196,9 @@ def test_answers_that_are_none_are_errors_and_never_consent(impostor):
         "verdict": "accepted", "simulated": False, "anchor": {}, "workload_digest": None, "claims": {}, "missing": [],
         "reasons": [], "checks": [],
     }  # fmt: skip
+    lacking = {"item": {"kind": "vcek"}, "error": {"class": "not-found", "message": "none", "hint": "h"}, "retry_after": None}
     whole = {
-        "policy": {"id": "strict", "revision": "r"}, "appraisal": appraisal, "not_fetched": [], "request_nonce": None,
+        "policy": {"id": "strict", "revision": "r"}, "appraisal": appraisal, "not_fetched": [lacking], "request_nonce": None,
         "token": None,
     }  # fmt: skip
 
@@ -183,7 +207,8 @@ def test_answers_that_are_none_are_errors_and_never_consent(impostor):
         Impostor.answer = (status, headers or {}, body)
         return asked.appraise(b"x", report_data=ANY, **words)
 
-    assert appraise(whole, policy="strict")
+    said = appraise(whole, policy="strict")
+    assert said and [(one.item["kind"], one.message, one.hint) for one in said.not_fetched] == [("vcek", "none", "h")]
     for answer in (b"", b"{", b"[]", b"null", b"true", {}, {"appraisal": appraisal}, {**whole, "appraisal": None}):
         with pytest.raises(ServiceError):
             appraise(answer)
@@ -193,6 +218,8 @@ def test_answers_that_are_none_are_errors_and_never_consent(impostor):
         ({}, {"request_nonce": b"12345678"}),
         ({}, {"audience": "a"}),
         ({"appraisal": {**appraisal, "verdict": "refused"}}, {}),
+        ({"not_fetched": [{}]}, {}),
+        ({"not_fetched": 7}, {}),
     ):
         with pytest.raises(ServiceError):
             appraise({**whole, **change}, **words)

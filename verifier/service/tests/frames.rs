@@ -1,5 +1,6 @@
 //! gRPC below its messages: frames and streams as no library of gRPC sends them. Each ends with a status, and nothing stays behind.
 
+use std::io::{Read as _, Write as _};
 use std::slice;
 use std::time::{Duration, Instant};
 
@@ -190,4 +191,58 @@ fn streams_that_are_begun_and_not_ended_end_by_themselves_and_their_places_are_f
     });
     assert!(served.log().lines().count() < 6, "{}", served.log());
     assert!(served.figures().contains("coffer_verifier_requests 1\n"), "this one alone: {}", served.figures());
+}
+
+/// A frame of HTTP/2 (RFC 9113 §4.1), on stream 0 or 1.
+fn h2_frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// Asks what everybody may ask, and then sends what has to be read over, without a pause: the frames that came until it was hung up on.
+fn flood(address: &str) -> Vec<u8> {
+    let mut line = std::net::TcpStream::connect(address).unwrap();
+    // GET /healthz, in HPACK's static table (RFC 7541, appendix A).
+    let path = b"/healthz";
+    let asked = [&[0x82, 0x86, 0x41, 1, b'a', 0x44, path.len() as u8][..], path].concat();
+    line.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    line.write_all(&[h2_frame(4, 0, 0, &[]), h2_frame(1, 5, 1, &asked)].concat()).unwrap();
+    let mut reading = line.try_clone().unwrap();
+    reading.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    // Frames of no known kind (RFC 9113 §5.5).
+    let frames = h2_frame(0xFF, 0, 0, &[]).repeat(50_000);
+    let begun = Instant::now();
+    let flooding =
+        std::thread::spawn(
+            move || {
+                while begun.elapsed() < Duration::from_secs(40) && line.write_all(&frames).is_ok() {}
+            },
+        );
+    let mut kinds = Vec::new();
+    let mut head = [0; 9];
+    while reading.read_exact(&mut head).is_ok() {
+        kinds.push(head[3]);
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        std::io::copy(&mut (&mut reading).take(length.into()), &mut std::io::sink()).unwrap();
+    }
+    // Due after 3 seconds (it is told to come to its end, if it reads that far) and after 5 (it does not).
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}: {kinds:?}", begun.elapsed());
+    flooding.join().unwrap();
+    kinds
+}
+
+#[test]
+fn strangers_who_never_pause_are_hung_up_on_as_one_who_does() {
+    const HEADERS: u8 = 1;
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::with(folder.path(), |file| {
+        file.limits.head_seconds = 1;
+        file.limits.request_seconds = 1;
+    });
+    std::thread::scope(|scope| {
+        let floods: Vec<_> = (0..6).map(|_| scope.spawn(|| flood(&served.address))).collect();
+        for kinds in floods.into_iter().map(|flood| flood.join().unwrap()) {
+            assert!(kinds.contains(&HEADERS), "answered, and hung up on: {kinds:?}");
+        }
+    });
 }

@@ -165,6 +165,7 @@ const LINES: &[(&str, &[&str])] = &[
     ("owner push", &["made", "owners.json"]),
     ("measure", &["--platform", "nosuch", "--platform-files"]),
     ("measure", &["--firmware", "nosuch"]),
+    ("measure", &["--platform-files", "--kernel", "nosuch"]),
     ("spec", &["--pull", "never", "nosuch"]),
     ("platform show", &["--platform", "nosuch"]),
     ("id-key init", &["--out", "id.pem"]),

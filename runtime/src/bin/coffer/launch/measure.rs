@@ -16,7 +16,7 @@ use crate::error::{self, Class, Classify as _, CliError};
 use crate::image::progress;
 use crate::launch::id_block::print_names;
 use crate::launch::id_flags::IdFlags;
-use crate::launch::measure_firmware::{FirmwareArgs, measure_firmware};
+use crate::launch::measure_firmware::{FirmwareArgs, OF_FIRMWARE, measure_firmware};
 use crate::launch::measure_manifest::{ManifestArgs, Written};
 
 /// Predict what `coffer run` with the same flags measures, from files alone.
@@ -44,13 +44,13 @@ pub struct Args {
     firmware: FirmwareArgs,
     /// Measure this launch form alone: reset-vector, as QEMU launches, or long-mode, as a monitor that enters in 64-bit mode.
     /// Without it `measurement` is that of the --isolation named, or else of what a run takes by itself, and both are shown.
-    #[arg(long, value_name = "FORM", conflicts_with_all = ["firmware", "manifest"])]
+    #[arg(long, value_name = "FORM", conflicts_with_all = ["manifest"], conflicts_with_all = OF_FIRMWARE)]
     launch: Option<LaunchForm>,
     /// Write the launch as an IGVM file too, which has a digest of its own.
-    #[arg(long, value_name = "FILE", conflicts_with = "firmware")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_FIRMWARE)]
     igvm: Option<PathBuf>,
     /// Print the paths of the measured files, for an independent tool. Without an image, the platform with no workload.
-    #[arg(long, conflicts_with = "firmware")]
+    #[arg(long, conflicts_with_all = OF_FIRMWARE)]
     platform_files: bool,
 }
 

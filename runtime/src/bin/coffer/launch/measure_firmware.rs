@@ -7,7 +7,7 @@ use coffer_rim::input;
 use coffer_verifier::abi::Measurement;
 use coffer_verifier::measure::{CpuSignature, Firmware, KernelHashes, Launch, Vmm, measure_ovmf};
 
-use crate::error::{Class, Classify as _, CliError, NamedFile as _};
+use crate::error::{Class, Classify as _, CliError};
 
 /// Guests that are not ours: any OVMF firmware, any launcher.
 #[derive(Debug, clap::Args)]
@@ -40,6 +40,11 @@ pub struct FirmwareArgs {
     #[arg(long, value_name = "HEX", requires = "firmware", help_heading = "Firmware")]
     fw_digest: Option<Measurement>,
 }
+
+/// Flags that say something about other people's firmware, and nothing about our own. What excludes `--firmware` excludes each: it
+/// would have a flag that requires that one pass.
+pub const OF_FIRMWARE: [&str; 8] =
+    ["firmware", "kernel", "initrd", "append", "vcpu_sig", "guest_features", "vmm", "fw_digest"];
 
 /// Prints the launch digest of `firmware` with `vcpus` virtual CPUs.
 ///
@@ -82,7 +87,7 @@ pub fn measure_firmware(args: &FirmwareArgs, firmware: &Path, vcpus: u32, json: 
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    input::read(path, input::FIRMWARE).named(format!("reading {}", path.display()))
+    input::read(path, input::FIRMWARE).class_while(Class::Config, format!("reading {}", path.display()))
 }
 
 fn hex_u32(text: &str) -> Result<u32, std::num::ParseIntError> {

@@ -150,8 +150,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     };
     if context.json {
         let claims = said.as_ref().map_or(Value::Null, VerifiedToken::to_json);
-        let reasons: Vec<_> = reasons.into_iter().map(|(reason, _)| reason).collect();
-        println!("{}", json!({ "verdict": verdict, "reasons": reasons, "claims": claims }));
+        let (reasons, hints): (Vec<_>, Vec<_>) = reasons.into_iter().unzip();
+        println!("{}", json!({ "verdict": verdict, "reasons": reasons, "hints": hints, "claims": claims }));
     } else {
         println!("{verdict}");
         for (reason, hint) in &reasons {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coffer_kds::{KdsEntry, Services};
-use coffer_policies::lint::is_test_file;
+use coffer_policies::lint::{Finding, is_test_file};
+use coffer_policies::typed::{Guests, lint_typed};
 use coffer_policies::{
     Bundle, BundleError, BundleKey, BundleTrust, File, POLICY_LIMIT, Policy as Rego, Shipped, files_digest,
     reads_as_built_in,
@@ -16,7 +17,7 @@ use coffer_rim::{chain, input};
 use coffer_token::KeySet;
 use coffer_verifier::abi::{ProductLine, SpkiDigest};
 use coffer_verifier::ear::{Issuer, Word};
-use coffer_verifier::{Endorsements, EvidencePolicy, MaxAge, STRICT, amd_root};
+use coffer_verifier::{Endorsements, EvidencePolicy, MaxAge, PolicyFileError, STRICT, amd_root};
 use serde::{Deserialize, Serialize};
 
 use crate::access::Access;
@@ -391,6 +392,18 @@ pub fn caller_name(name: &str) -> Result<Word, &'static str> {
     word.ok_or("expected 1 to 64 ASCII characters without spaces")
 }
 
+/// Every mistake of a floor with its place, where `error` is the first of them.
+fn each_mistake(name: &str, file: &str, text: &str, error: &PolicyFileError) -> Vec<String> {
+    let found = lint_typed(file, text, Guests::Here).into_iter().filter(|one| one.code == "mistake");
+    let all: Vec<_> = found
+        .map(|Finding { line, column, message, .. }| {
+            format!("policies.{name}.floor ({file}:{line}:{column}): {message}")
+        })
+        .collect();
+    // What can be read, and is no floor all the same, is not said there.
+    if all.is_empty() { vec![format!("policies.{name}.floor ({file}): {}", chain(error))] } else { all }
+}
+
 impl PolicyEntry {
     fn floor(&self, name: &str, folder: &Path, mistakes: &mut Vec<String>) -> Option<(EvidencePolicy, String)> {
         let words = format!("{STRICT_NAME:?} and {VMPL_AND_DEBUG_ALONE:?} are words, anything else is a file");
@@ -408,14 +421,16 @@ impl PolicyEntry {
                 None
             }
             file => {
-                let text = input::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
-                let read = text.and_then(|text| {
-                    match EvidencePolicy::from_toml(&text).and_then(EvidencePolicy::without_manifests) {
-                        Ok(rules) => Ok((rules, text)),
-                        Err(error) => Err(chain(&error)),
+                let text = input::read_text(&folder.join(file), input::DOCUMENT)
+                    .map_err(|error| mistakes.push(format!("policies.{name}.floor ({file}): {error}; {words}")))
+                    .ok()?;
+                match EvidencePolicy::from_toml(&text).and_then(EvidencePolicy::without_manifests) {
+                    Ok(rules) => Some((rules, text)),
+                    Err(error) => {
+                        mistakes.extend(each_mistake(name, file, &text, &error));
+                        None
                     }
-                });
-                read.map_err(|why| mistakes.push(format!("policies.{name}.floor ({file}): {why}; {words}"))).ok()
+                }
             }
         }
     }

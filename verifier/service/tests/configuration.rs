@@ -230,4 +230,13 @@ fn rego_is_a_file_a_folder_or_a_bundle_and_a_key_demands_a_signature() {
         file.policies.insert("team".into(), PolicyEntry { floor: Some(floor), ..entry });
     });
     assert!(found.len() == 1 && found[0].contains("max_manifest_age is not asked here"), "{found:?}");
+    // Each mistake of a floor in a line of its own, with its place.
+    std::fs::write(at("floor.toml"), "measurements = [\"ab\"]\nfoo = 1\n").unwrap();
+    let found = mistakes(|file| {
+        let floor = at("floor.toml").to_str().unwrap().to_owned();
+        file.policies.insert("team".into(), PolicyEntry { floor: Some(floor), ..lab() });
+    });
+    let places = [":1:1): ", ":2:1): "];
+    assert!(found.len() == 2 && found.iter().zip(places).all(|(one, place)| one.contains(place)), "{found:#?}");
+    assert!(found.iter().all(|one| !one.contains('\n') && !one.contains("are words")), "{found:#?}");
 }

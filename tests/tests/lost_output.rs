@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use coffer_tests::{
     World,
     image::without_a_machine,
@@ -82,3 +82,24 @@ fn whatever_streams_says_once_that_its_output_is_lost() -> Result<()> {
     world.coffer(&["rm", "-f", "box"])?.ok()?;
     Ok(())
 }
+
+#[test]
+fn whoever_reads_too_slowly_is_told_what_of_the_output_is_missing() -> Result<()> {
+    let Some((world, _registry, image)) = without_a_machine()? else { return Ok(()) };
+    let count = 1_500_000;
+    let written: usize = (1..=count).map(|number: u32| number.to_string().len() + 1).sum();
+    let mut command = world.command(&["run", "--rm", &image, "busybox", "seq", &count.to_string()]);
+    let mut running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // More is written meanwhile than anything on its way holds.
+    std::thread::sleep(Duration::from_secs(3));
+    let done = running.stdout.take().context("a pipe")?;
+    let came = std::io::copy(&mut std::io::BufReader::new(done), &mut std::io::sink())?;
+    let said = String::from_utf8(running.wait_with_output()?.stderr)?;
+    let missing =
+        said.lines().filter_map(|line| line.strip_prefix("coffer: ")?.strip_suffix(WORDS)?.parse::<u64>().ok());
+    let missing: u64 = missing.sum();
+    ensure!(missing > 0 && came + missing == written as u64, "{came} of {written} came: {said}");
+    Ok(())
+}
+
+const WORDS: &str = " bytes of the output are not shown: they came faster than they were read";

@@ -38,6 +38,8 @@ pub enum Happening {
     Phase(String),
     /// The workload wrote.
     Output(LogPiece),
+    /// So many bytes of its output, before what follows, are nowhere: they came faster than they were read.
+    Lost(u64),
     /// The workload ended. Nothing follows.
     Exited(Ended),
 }
@@ -136,6 +138,7 @@ impl Live {
                     return Ok(Some(Happening::Phase(phase)));
                 }
                 Some(Message::Log(piece)) => return Ok(Some(Happening::Output(piece))),
+                Some(Message::Lost(bytes)) => return Ok(Some(Happening::Lost(bytes))),
                 Some(Message::Exited(ended)) => self.last = Some(Last::Exited(ended)),
                 // It lives on without us, by its policy.
                 Some(Message::Restarting(ended)) => {

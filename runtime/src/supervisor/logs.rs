@@ -37,6 +37,9 @@ async fn try_follow(folder: &Path, limits: LogLimits, reporter: &Reporter) -> Re
             }
             Err(_) => {}
         }
+        if lost > 0 {
+            reporter.send(Message::Lost(lost)).await;
+        }
         reporter.send(Message::Log(piece)).await;
     }
     Ok(())

@@ -18,6 +18,8 @@ pub enum Message {
     Phase(Step),
     /// The workload wrote.
     Log(LogPiece),
+    /// So many bytes of its output, before what follows, are nowhere.
+    Lost(u64),
     /// The box gave up before the workload ran.
     Failed(Failure),
     /// The workload ended.

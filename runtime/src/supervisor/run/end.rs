@@ -80,6 +80,6 @@ fn ending(message: &Message) -> Ending<'_> {
             error: Some(&failure.message),
             reason: failure.reason.as_ref(),
         },
-        Message::Phase(_) | Message::Log(_) => Ending { exit_code: 125, error: None, reason: None },
+        Message::Phase(_) | Message::Log(_) | Message::Lost(_) => Ending { exit_code: 125, error: None, reason: None },
     }
 }

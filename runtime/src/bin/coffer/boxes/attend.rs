@@ -1,5 +1,6 @@
 //! Stays with a program in a box: our input and signals go in, what it writes comes out.
 
+use std::fmt::Display;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,10 +150,7 @@ pub async fn attend(mut session: ExecSession, ours: &Ours, output: &Output) -> R
             ExecOutput::Exited(code) => return Ok(End::Exited(code)),
             ExecOutput::Detached => return Ok(End::Detached),
             ExecOutput::Lost(bytes) => {
-                say(
-                    raw.is_some(),
-                    format_args!("{bytes} bytes of the output are not shown: they came faster than they were read"),
-                );
+                say(raw.is_some(), lost(bytes));
                 continue;
             }
             ExecOutput::SignalRefused(number) => {
@@ -169,8 +167,17 @@ pub async fn attend(mut session: ExecSession, ours: &Ours, output: &Output) -> R
     }
 }
 
+/// Says that output is missing where it is shown.
+pub fn say_lost(bytes: u64) {
+    say(false, lost(bytes));
+}
+
+fn lost(bytes: u64) -> impl Display {
+    format!("{bytes} bytes of the output are not shown: they came faster than they were read")
+}
+
 /// Says something on a line of its own, also where the terminal takes each byte as it is.
-fn say(raw: bool, words: std::fmt::Arguments<'_>) {
+fn say(raw: bool, words: impl Display) {
     let (before, after) = if raw { ("\r\n", "\r") } else { ("", "") };
     eprintln!("{before}coffer: {words}{after}");
 }

@@ -17,7 +17,7 @@ use coffer_spec::{Act, Tee};
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::boxes::attend::{End, Ours, attend};
+use crate::boxes::attend::{End, Ours, attend, say_lost};
 use crate::boxes::way::{AFTERMATH, Way, ask};
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
@@ -175,6 +175,7 @@ async fn to_the_end(engine: &Engine, live: &mut Live, stay: &Foreground) -> Resu
                     ask(live, Command::Kill).await;
                 }
             }
+            Some(Happening::Lost(bytes)) => say_lost(bytes),
             Some(Happening::Exited(_)) if unread => return Ok(Stayed::Ended(unread_end())),
             Some(Happening::Exited(ended)) => return Ok(finish(owner_output, ended).await),
             None => return Ok(Stayed::Running),
@@ -386,7 +387,7 @@ fn show_as_owner(engine: &Engine, record: &BoxRecord, output: Output) -> Showing
     Showing::of(async move {
         let request = LogsRequest { follow: true, ..LogsRequest::default() };
         let stream = engine.logs_as_owner(&record, request, &Trust::of_own_simulator(&record)).await?;
-        show_all(stream, &output).await
+        show_all(stream, 0, &output).await
     })
 }
 
@@ -395,12 +396,18 @@ fn show_from_now(engine: &Engine, record: &BoxRecord, output: Output) -> Showing
     Showing::of(async move {
         let request = LogsRequest { tail: Some(0), follow: true, ..LogsRequest::default() };
         let stream = engine.logs(record.id.as_str(), request, &Trust::default()).await?;
-        show_all(stream, &output).await
+        let before = stream.dropped();
+        show_all(stream, before, &output).await
     })
 }
 
-async fn show_all(mut stream: LogStream, output: &Output) -> Result<(), LogsError> {
+/// `known`: bytes that are missing before what is to be shown.
+async fn show_all(mut stream: LogStream, mut known: u64, output: &Output) -> Result<(), LogsError> {
     while let Some(piece) = stream.next().await? {
+        let lost = stream.dropped() - std::mem::replace(&mut known, stream.dropped());
+        if lost > 0 {
+            say_lost(lost);
+        }
         output.show(&piece);
     }
     Ok(())

@@ -22,7 +22,7 @@ use crate::{
     container::Orders,
     reaper::Reaper,
     secret_env::SecretEnv,
-    spawn::{StartError, Started, start},
+    spawn::{StartError, Started, Starting, start},
     sys::process_id::ProcessId,
 };
 
@@ -80,29 +80,49 @@ pub struct Ways {
     pub terminal: Option<Arc<Terminal>>,
 }
 
-/// Starts `orders` with the streams that are wanted; with a terminal, where the program is to have one.
+/// Starts `orders` with the streams that are wanted; with a terminal, where the program is to have one. `secrets` are read before this
+/// returns.
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn start_with_lines(
+pub fn start_with_lines(
     binary: &Path,
     reaper: &Reaper,
     orders: &Orders,
     secrets: &SecretEnv,
     wanted: Wanted,
-) -> Result<(Started, Lines), StartError> {
+) -> impl Future<Output = Result<(Started, Lines), StartError>> + Send + use<> {
+    let begun = begin(binary, reaper, orders, secrets, wanted);
+    async move {
+        let (starting, mut lines, awaited) = begun?;
+        let started = starting.started().await?;
+        if let Some(awaited) = awaited {
+            match awaited.come() {
+                Ok(terminal) => lines = Lines::of_terminal(Arc::new(terminal), wanted),
+                Err(error) => {
+                    let _ = started.process.signal(libc::SIGKILL);
+                    return Err(StartError::ours("take the terminal", &error));
+                }
+            }
+        }
+        Ok((started, lines))
+    }
+}
+
+type Begun = (Starting, Lines, Option<terminal::Awaited>);
+
+fn begin(
+    binary: &Path,
+    reaper: &Reaper,
+    orders: &Orders,
+    secrets: &SecretEnv,
+    wanted: Wanted,
+) -> Result<Begun, StartError> {
     let failed = |error: io::Error| StartError::ours("make a pipe", &error);
     if orders.program.terminal.is_some() {
         let (awaited, theirs) = terminal::Awaited::new().map_err(failed)?;
         let stdio = [theirs.into(), Stdio::null(), Stdio::null()];
-        let started = start(binary, reaper, orders, secrets, stdio).await?;
-        return match awaited.come() {
-            Ok(terminal) => Ok((started, Lines::of_terminal(Arc::new(terminal), wanted))),
-            Err(error) => {
-                let _ = started.process.signal(libc::SIGKILL);
-                Err(StartError::ours("take the terminal", &error))
-            }
-        };
+        return Ok((start(binary, reaper, orders, secrets, stdio)?, Lines::default(), Some(awaited)));
     }
     let (mut lines, mut stdio) = (Lines::default(), [Stdio::null(), Stdio::null(), Stdio::null()]);
     if wanted == Wanted::All {
@@ -117,7 +137,7 @@ pub async fn start_with_lines(
             stdio[at] = theirs.into();
         }
     }
-    Ok((start(binary, reaper, orders, secrets, stdio).await?, lines))
+    Ok((start(binary, reaper, orders, secrets, stdio)?, lines, None))
 }
 
 /// A pipe whose reading end is the agent's.

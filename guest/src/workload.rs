@@ -164,38 +164,42 @@ pub async fn start_workload(
     start_read(places, reaper, place, program, secrets, (wanted, logs)).await
 }
 
-/// Starts a program without input; its output goes into `logs`.
+/// Starts a program without input; its output goes into `logs`. `secrets` are read before this returns.
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn start_kept(
+pub fn start_kept(
     places: &Places,
     reaper: &Reaper,
     place: Place,
     program: Program,
     secrets: &SecretEnv,
     logs: &Arc<LogRing>,
-) -> Result<Running, StartError> {
-    start_read(places, reaper, place, program, secrets, (Wanted::Outputs, logs)).await
+) -> impl Future<Output = Result<Running, StartError>> + Send + use<> {
+    start_read(places, reaper, place, program, secrets, (Wanted::Outputs, logs))
 }
 
-async fn start_read(
+fn start_read(
     places: &Places,
     reaper: &Reaper,
     place: Place,
     program: Program,
     secrets: &SecretEnv,
     (wanted, logs): (Wanted, &Arc<LogRing>),
-) -> Result<Running, StartError> {
+) -> impl Future<Output = Result<Running, StartError>> + Send + use<> {
     let orders = Orders { place, program, control_group: places.control_group.clone(), users: places.users };
-    let (started, lines) = start_with_lines(&places.binary, reaper, &orders, secrets, wanted).await?;
-    let (outflows, ways) = lines.split(started.process);
-    let (ended, mut outputs) = (watch::Sender::new(false), JoinSet::new());
-    for (stream, output) in outflows {
-        let outflow = Outflow::new(output, ended.subscribe());
-        outputs.spawn(keep(outflow, stream, logs.clone(), (ended.subscribe(), HELD_UP)));
+    let starting = start_with_lines(&places.binary, reaper, &orders, secrets, wanted);
+    let logs = logs.clone();
+    async move {
+        let (started, lines) = starting.await?;
+        let (outflows, ways) = lines.split(started.process);
+        let (ended, mut outputs) = (watch::Sender::new(false), JoinSet::new());
+        for (stream, output) in outflows {
+            let outflow = Outflow::new(output, ended.subscribe());
+            outputs.spawn(keep(outflow, stream, logs.clone(), (ended.subscribe(), HELD_UP)));
+        }
+        Ok(Running { started, ways, outputs, ended })
     }
-    Ok(Running { started, ways, outputs, ended })
 }
 
 /// How long those who read the output may hold up the end of a workload, all told.

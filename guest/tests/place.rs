@@ -15,7 +15,7 @@ use coffer_guest::{
     passwd::Identity,
     reaper::Reaper,
     secret_env::SecretEnv,
-    spawn::{StartError, Started, start},
+    spawn::{StartError, Started, Starting, start},
 };
 use coffer_spec::{Capability, Mount, Resource, ResourceLimit, Rights};
 use tokio::io::AsyncReadExt;
@@ -109,6 +109,17 @@ impl World {
         argv: &[&str],
         stdio: [Stdio; 3],
     ) -> Result<Started, StartError> {
+        self.begin(terminal, place, uid, argv, stdio)?.started().await
+    }
+
+    fn begin(
+        &self,
+        terminal: Option<TerminalSize>,
+        place: Place,
+        uid: u32,
+        argv: &[&str],
+        stdio: [Stdio; 3],
+    ) -> Result<Starting, StartError> {
         let identity = Identity { uid, gid: uid, groups: vec![], home: "/".into() };
         let argv = argv.iter().map(ToString::to_string).collect();
         let (env, rights) = (vec!["PLAIN=plain".into()], self.rights.clone());
@@ -122,8 +133,19 @@ impl World {
             &secrets,
             stdio,
         )
-        .await
     }
+}
+
+#[tokio::test]
+async fn a_program_for_which_nobody_waits_any_more_ends_as_soon_as_it_has_started() {
+    let Some(world) = World::new() else { return };
+    let (mut stdout, theirs) = output_pipe().unwrap();
+    let script = ["sh", "-c", "echo up; exec sleep 4298"];
+    let starting = world.begin(None, world.place(), 0, &script, [Stdio::null(), theirs.into(), Stdio::null()]);
+    drop(starting.unwrap());
+    let mut output = String::new();
+    let ended = tokio::time::timeout(Duration::from_secs(20), stdout.read_to_string(&mut output)).await;
+    assert!(ended.is_ok(), "it goes on: {output}");
 }
 
 #[tokio::test]

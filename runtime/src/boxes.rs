@@ -238,6 +238,8 @@ pub mod files {
     pub const INITRD: &str = "initrd";
     /// Hybrid vsock: host to guest, and prefix of guest to host.
     pub const VSOCK: &str = "vsock.sock";
+    /// Where lines to the running guest are lent.
+    pub const LENT: &str = "lent.sock";
     /// Where the running guest's network card is plugged in.
     pub const NETWORK: &str = "net.sock";
     /// Ports of the host that lead to the running box.

@@ -127,6 +127,14 @@ fn what_does_not_open_is_no_file_of_ours_and_programs_are_told_why() -> Result<(
             ensure!(said["error"]["reason"]["code"] == reason, "{file}: {said}");
         }
     }
+    // What is not for this guest and context is not called an older one, whatever its counter is at here.
+    let mut other = sealing.world.command(&["--json", "unseal", "box", "--context", "app/other", "--allow-simulated"]);
+    let refused = run(other.current_dir(sealing.world.folder.path()).arg("two"), b"")?;
+    ensure!(refused.status == 5 && refused.stdout.contains("does-not-open"), "{}", refused.describe());
+    // Under the same policy it is the same counter, which moved on.
+    let counter = |name: &str| Ok::<_, anyhow::Error>(Header::peek(&fs::read(at(name))?)?);
+    let (one, two) = (counter("one")?, counter("two")?);
+    ensure!((one.counter, one.generation, two.generation) == (two.counter, 1, 2), "{one:?} {two:?}");
     for (words, tail) in [
         (&["seal", "--to", "workload"][..], &["nosuch"][..]),
         (&["seal", "--to", "workload"], &["--replaces", "nosuch", "plain"]),

@@ -140,10 +140,13 @@ impl ExecService {
     async fn start(&self, orders: &Orders, detached: bool) -> Result<(Started, Lines), StartError> {
         // A program runs beside the workload, which starts after its secrets are in place.
         let none = SecretEnv::default();
-        let secrets = self.agent.secret_env.read().await;
-        let secrets = if orders.program.own.is_some() { &none } else { &*secrets };
         let wanted = if detached { Wanted::None } else { Wanted::All };
-        start_with_lines(&self.agent.places.binary, &self.agent.reaper, orders, secrets, wanted).await
+        let starting = {
+            let secrets = self.agent.secret_env.read().await;
+            let secrets = if orders.program.own.is_some() { &none } else { &*secrets };
+            start_with_lines(&self.agent.places.binary, &self.agent.reaper, orders, secrets, wanted)
+        };
+        starting.await
     }
 }
 

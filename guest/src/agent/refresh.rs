@@ -68,10 +68,10 @@ async fn run_beside(agent: &Agent, workload: ProcessId, argv: &[String]) -> Resu
     let mut program = program(spec, user);
     program.argv = argv.to_vec();
     let secrets = agent.secret_env.read().await;
-    let running =
-        start_kept(&agent.places, &agent.reaper, Place::Beside { workload }, program, &secrets, &agent.logs).await;
-    let mut running = running.map_err(|error| error.to_string())?;
+    let starting = start_kept(&agent.places, &agent.reaper, Place::Beside { workload }, program, &secrets, &agent.logs);
+    // Whoever sets others does not wait for a program that somebody holds up.
     drop(secrets);
+    let mut running = starting.await.map_err(|error| error.to_string())?;
     let ended = tokio::time::timeout(PATIENCE, &mut running.started.status).await;
     if ended.is_err() {
         let _ = running.started.process.signal(libc::SIGKILL);

@@ -108,6 +108,9 @@ impl Means<'_> {
             return Err(SealingError::CounterLost { policy });
         }
         let opened = self.unseal(context, sealed).await?;
+        if policy == before.policy && self.fresh_header(policy, context).await?.minimum_svn == before.minimum_svn {
+            return self.seal(policy, context, Counter::Replace(sealed), &opened.plaintext).await;
+        }
         // The counter belongs to policy and SVN; under others it is another, and the one before is moved so that nothing opens there.
         let new = self.seal(policy, context, Counter::Begin, &opened.plaintext).await?;
         let generation = before.generation.checked_add(1).ok_or(SealError::TooLong)?;
@@ -121,8 +124,13 @@ impl Means<'_> {
         check_floor(header.tcb, &self.spec.floors.seal.min_tcb)?;
         own_report(self.processor).await?;
         let keys = self.keys(&header, context).await?;
-        let current = if header.rollback_protected() { Some(self.current(&header, context).await?) } else { None };
-        Ok((header, keys, current))
+        if !header.rollback_protected() {
+            return Ok((header, keys, None));
+        }
+        // First, or a file that is not for this guest and context would be called an older one: its counter is another here.
+        first_chunk_opens(&keys, &header, context, sealed)?;
+        let current = self.current(&header, context).await?;
+        Ok((header, keys, Some(current)))
     }
 
     /// The header of a file to be replaced, once its first chunk has opened: nobody may point at another's counter.
@@ -131,13 +139,19 @@ impl Means<'_> {
         if header.policy != policy || !header.rollback_protected() {
             return Err(SealingError::NotReplaceable { policy });
         }
-        let (encoded, body) = head.split_first_chunk().ok_or(SealError::Closed)?;
-        let first = &body[..body.len().min(CHUNK + TAG)];
-        let opens = |last| {
-            let mut chunk = Zeroizing::new(first.to_vec());
-            Opener::new(&keys, encoded, context, current)?.chunk(&mut chunk, last).map(drop)
-        };
-        opens(true).or_else(|_| opens(false))?;
+        let encoded = head.first_chunk().ok_or(SealError::Closed)?;
+        Opener::new(&keys, encoded, context, current)?;
         Ok(header)
     }
+}
+
+/// A file with a counter opens here, whatever its generation.
+fn first_chunk_opens(keys: &Keys, header: &Header, context: &[u8], sealed: &[u8]) -> Result<(), SealError> {
+    let (encoded, body) = sealed.split_first_chunk().ok_or(SealError::Closed)?;
+    let first = &body[..body.len().min(CHUNK + TAG)];
+    let opens = |last| {
+        let mut chunk = Zeroizing::new(first.to_vec());
+        Opener::new(keys, encoded, context, Some(header.generation))?.chunk(&mut chunk, last).map(drop)
+    };
+    opens(true).or_else(|_| opens(false))
 }

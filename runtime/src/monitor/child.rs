@@ -43,6 +43,15 @@ const WORDS_LIMIT: u64 = 256 << 10;
 
 /// Copies what a child says about itself into the supervisor's log, and remembers the last of it.
 pub fn keep_words(output: Option<impl AsyncRead + Unpin + Send + 'static>, folder: &Path) -> JoinHandle<LastWords> {
+    keep_words_and_look(output, folder, |_| ())
+}
+
+/// The same, with a look at the last of it each time something came.
+pub fn keep_words_and_look(
+    output: Option<impl AsyncRead + Unpin + Send + 'static>,
+    folder: &Path,
+    look: impl Fn(&LastWords) + Send + 'static,
+) -> JoinHandle<LastWords> {
     let file = BoundedLog::open(&folder.join(files::SUPERVISOR_LOG), WORDS_LIMIT);
     tokio::spawn(async move {
         let mut last = LastWords::default();
@@ -54,6 +63,7 @@ pub fn keep_words(output: Option<impl AsyncRead + Unpin + Send + 'static>, folde
                 let _ = file.write(&bytes[..count]);
             }
             last.push(&bytes[..count]);
+            look(&last);
         }
         last
     })
@@ -63,6 +73,7 @@ pub fn keep_words(output: Option<impl AsyncRead + Unpin + Send + 'static>, folde
 #[derive(Debug, Default)]
 pub struct LastWords(VecDeque<u8>);
 
+const PANICKED: &[u8] = b" panicked at ";
 const LAST_BYTES: usize = 1024;
 const LAST_LINES: usize = 3;
 
@@ -71,6 +82,13 @@ impl LastWords {
         self.0.extend(bytes);
         let beyond = self.0.len().saturating_sub(LAST_BYTES);
         self.0.drain(..beyond);
+    }
+
+    /// A thread of a program in Rust broke, and its others go on without what it did.
+    pub fn tell_of_a_panic(&self) -> bool {
+        let (first, second) = self.0.as_slices();
+        let text = [first, second].concat();
+        text.windows(PANICKED.len()).any(|words| words == PANICKED)
     }
 
     /// The last whole lines, on one.

@@ -20,6 +20,7 @@ mod console;
 pub mod fake;
 mod isolation;
 pub mod kvm;
+pub mod lent;
 mod limits;
 pub mod namespaces;
 pub mod network;

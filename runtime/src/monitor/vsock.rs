@@ -7,10 +7,14 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
+use super::lent;
 use crate::boxes::files;
 use crate::socket::{bind_socket, connect_socket};
 
@@ -21,6 +25,9 @@ pub enum VsockError {
     /// No device listens: the box does not run.
     #[error("the box's vsock does not answer")]
     NoDevice(#[source] io::Error),
+    /// The device took the line, and nobody answers on it.
+    #[error("nothing answers behind the box's vsock, for {} seconds now", ANSWER.as_secs())]
+    Silent,
     /// The device closed the line: nothing listens on that port of the guest.
     #[error("nothing listens on port {port} of the guest")]
     NoListener {
@@ -35,12 +42,49 @@ pub enum VsockError {
     },
 }
 
-/// Connects to a port of the guest whose box folder this is.
+/// How long a guest that runs may take to answer.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Connects to a port of the guest whose box folder this is: over its supervisor, where it has one.
 ///
 /// # Errors
 /// [`VsockError`].
 pub async fn connect(folder: &Path, port: u32) -> Result<UnixStream, VsockError> {
-    let mut stream = connect_socket(folder, files::VSOCK).map_err(VsockError::NoDevice)?;
+    // With a little more patience than it has.
+    match timeout(ANSWER + Duration::from_secs(1), lent::borrow(folder, port)).await {
+        Ok(Some(line)) => line,
+        Ok(None) => make(folder, port, ()).await,
+        Err(_) => Err(VsockError::Silent),
+    }
+}
+
+/// Makes a line to a port of the guest, and keeps something until the guest has answered or its device is gone, also where nobody
+/// waits for that any more. For a process that lives as long as the guest.
+///
+/// # Errors
+/// [`VsockError`].
+pub async fn make<K: Send + 'static>(folder: &Path, port: u32, kept: K) -> Result<UnixStream, VsockError> {
+    within(ANSWER, folder, port, kept).await
+}
+
+async fn within<K: Send + 'static>(
+    patience: Duration,
+    folder: &Path,
+    port: u32,
+    kept: K,
+) -> Result<UnixStream, VsockError> {
+    let stream = connect_socket(folder, files::VSOCK).map_err(VsockError::NoDevice)?;
+    let (sender, answer) = oneshot::channel();
+    // By itself: vhost-device-vsock (0.3.0) breaks for good, and the guest's vsock with it, where the line of a CONNECT is hung up on
+    // before the guest has answered.
+    tokio::spawn(async move {
+        let _ = sender.send(handshake(stream, port).await);
+        drop(kept);
+    });
+    timeout(patience, answer).await.map_err(|_| VsockError::Silent)?.map_err(|_| VsockError::Silent)?
+}
+
+async fn handshake(mut stream: UnixStream, port: u32) -> Result<UnixStream, VsockError> {
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).await.map_err(VsockError::NoDevice)?;
     // One byte at a time: what follows the line belongs to the guest's protocol.
     let mut line = Vec::new();
@@ -70,6 +114,8 @@ pub fn listen(folder: &Path, port: u32) -> io::Result<UnixListener> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     /// A device that answers one connection with `answer` after the request line, and returns that line.
@@ -103,6 +149,24 @@ mod tests {
         let _device = device(dir.path(), b"");
         let error = connect(dir.path(), 9).await.unwrap_err();
         assert!(matches!(error, VsockError::NoListener { port: 9 }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_does_not_answer_is_not_waited_for_and_its_line_is_kept_until_it_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = bind_socket(dir.path(), files::VSOCK).unwrap();
+        let kept = Arc::new(());
+        let error = within(Duration::from_millis(100), dir.path(), 9, Arc::clone(&kept)).await.unwrap_err();
+        assert!(matches!(error, VsockError::Silent), "{error}");
+        let (mut line, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 10];
+        line.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"CONNECT 9\n");
+        assert_eq!(line.try_read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "it was hung up on");
+        assert_eq!(Arc::strong_count(&kept), 2);
+        line.write_all(b"OK 7\n").await.unwrap();
+        assert_eq!(line.read(&mut [0]).await.unwrap(), 0, "nobody waits any more");
+        assert_eq!(Arc::strong_count(&kept), 1);
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use coffer_guest_proto::{Event, Phase, ports};
 use coffer_verifier::abi::message::{REQUEST_FRAME, decode_request};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, copy_buf, sink};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::monitor::vsock;
@@ -105,8 +105,9 @@ const CLIENTS: usize = 256;
 /// What is copied at a time.
 const PIECE: usize = 64 << 10;
 
-/// Leads clients of a port of the host to a port of the guest's ingress; it sees TLS and nothing else.
-pub async fn ingress(listener: TcpListener, folder: PathBuf, port: u16) {
+/// Leads clients of a port of the host to a port of the guest's ingress; it sees TLS and nothing else. `paused`: nobody is led to a
+/// guest that is, which would not answer.
+pub async fn ingress(listener: TcpListener, folder: PathBuf, port: u16, paused: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(CLIENTS));
     loop {
         let Ok((client, _)) = listener.accept().await else {
@@ -115,14 +116,19 @@ pub async fn ingress(listener: TcpListener, folder: PathBuf, port: u16) {
             continue;
         };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
-        let folder = folder.clone();
+        let (folder, mut paused) = (folder.clone(), paused.clone());
         tokio::spawn(async move {
             let _ = client.set_nodelay(true);
-            let connected = tokio::time::timeout(CONNECT_PATIENCE, vsock::connect(&folder, ports::ingress(port))).await;
-            if let Ok(Ok(guest)) = connected {
+            let place = Arc::new(permit);
+            let connected = async {
+                paused.wait_for(|paused| !paused).await.ok()?;
+                // A guest that does not answer keeps the place that its client had.
+                vsock::make(&folder, ports::ingress(port), Arc::clone(&place)).await.ok()
+            };
+            if let Ok(Some(guest)) = tokio::time::timeout(CONNECT_PATIENCE, connected).await {
                 lead(client, guest, PATIENCE).await;
             }
-            drop(permit);
+            drop(place);
         });
     }
 }

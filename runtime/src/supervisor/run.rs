@@ -33,7 +33,7 @@ use crate::home::Home;
 use crate::id::BoxId;
 use crate::launch::{self, Prepared};
 use crate::lock::BoxLock;
-use crate::monitor::{BLOCK_CORRUPT, Console, End, Isolation, Monitor, Running, network, vsock};
+use crate::monitor::{BLOCK_CORRUPT, Console, End, Isolation, Monitor, Running, lent, network, vsock};
 use crate::publish::Publish;
 use crate::published::{self, Held};
 use crate::restart_policy::{RestartPolicy, wait_after};
@@ -342,6 +342,9 @@ impl Run {
         document: &Document,
         processor: Option<Answerer>,
     ) -> Result<Vec<(Publish, Held)>, Failure> {
+        let lending =
+            bind_socket(&self.folder, files::LENT).class_while(Class::Config, "cannot lend lines to the guest")?;
+        tokio::spawn(lent::serve(lending, self.folder.clone()));
         let listen = |port| vsock::listen(&self.folder, port).class_while(Class::Config, "cannot listen to the guest");
         let (events, received) = mpsc::channel(16);
         tokio::spawn(lines::events(listen(ports::HOST_EVENTS)?, events));
@@ -367,7 +370,8 @@ impl Run {
                 Held::Stream(listener) if !published.how.is_of_card() => {
                     listener.set_nonblocking(true)?;
                     let listener = TcpListener::from_std(listener)?;
-                    tokio::spawn(lines::ingress(listener, self.folder.clone(), published.guest));
+                    let paused = self.paused.subscribe();
+                    tokio::spawn(lines::ingress(listener, self.folder.clone(), published.guest, paused));
                 }
                 held => of_card.push((published, held)),
             }

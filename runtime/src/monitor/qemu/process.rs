@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_machine::{Refusal, vsock};
@@ -10,6 +11,7 @@ use coffer_rim::{Class, Failure};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -18,7 +20,7 @@ use super::listening::listens;
 use super::version::version_line;
 use crate::boxes::files;
 use crate::monitor::acceleration::Accelerator;
-use crate::monitor::child::{LastWords, keep_console, keep_words, last_words, spawn, with_words};
+use crate::monitor::child::{LastWords, keep_console, keep_words, keep_words_and_look, last_words, spawn, with_words};
 use crate::monitor::{Console, End, How, Launch, Running};
 
 /// Programs found.
@@ -36,6 +38,7 @@ pub struct Processes {
     vsock: Child,
     qemu: Child,
     vsock_death: Option<String>,
+    vsock_broken: Arc<Notify>,
     words: JoinHandle<LastWords>,
     encrypted: bool,
     program: PathBuf,
@@ -66,7 +69,13 @@ impl Processes {
         let (cid, uds, buffer) = (vsock::GUEST_CID, files::VSOCK, vsock::TX_BUFFER);
         let words = format!("guest-cid={cid},socket={VHOST},uds-path={uds},tx-buffer-size={buffer}");
         let mut device = spawn(folder, &programs.vhost_vsock, &["--vm".into(), words], Stdio::null())?;
-        let mut said = keep_words(device.stderr.take(), folder);
+        let broken = Arc::new(Notify::new());
+        let breaks = Arc::clone(&broken);
+        let mut said = keep_words_and_look(device.stderr.take(), folder, move |words| {
+            if words.tell_of_a_panic() {
+                breaks.notify_one();
+            }
+        });
         drop(keep_words(device.stdout.take(), folder));
         let patience = Instant::now() + DEVICE_PATIENCE;
         let mut made = None;
@@ -93,6 +102,7 @@ impl Processes {
             vsock: device,
             qemu,
             vsock_death: None,
+            vsock_broken: broken,
             words,
             encrypted: launch.snp.is_some(),
             program: programs.qemu.clone(),
@@ -103,6 +113,12 @@ impl Processes {
     async fn end(&mut self) -> End {
         let status = tokio::select! {
             status = self.qemu.wait() => status,
+            // It stays, and carries nothing any more.
+            () = self.vsock_broken.notified(), if self.vsock_death.is_none() => {
+                self.vsock_death = Some("a thread of it broke".to_owned());
+                self.kill();
+                self.qemu.wait().await
+            }
             status = self.vsock.wait(), if self.vsock_death.is_none() => {
                 // The device also ends when QEMU hangs up: give QEMU the chance to have ended first.
                 if let Ok(status) = timeout(Duration::from_millis(500), self.qemu.wait()).await {

@@ -96,6 +96,12 @@ async fn a_device_that_dies_takes_the_guest_along() {
         .wait()
         .await;
     assert_eq!(end.how, How::VsockLost("exit status: 3".into()));
+    // As vhost-device-vsock 0.3.0: what carried breaks, and the process stays.
+    let breaks = "import sys\nsys.stderr.write(\"thread 'vring_worker' panicked at src/vsock_conn.rs\\n\")\nsys.stderr.flush()\n";
+    let dir = tempfile::tempdir().unwrap();
+    let broken = DEVICE.replace("time.sleep(60)", &format!("\n{breaks}time.sleep(60)"));
+    let end = start(dir.path(), &broken, "exec sleep 60").await.unwrap().wait().await;
+    assert_eq!(end.how, How::VsockLost("a thread of it broke".into()));
 }
 
 #[tokio::test]

@@ -144,8 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_does_not_begin_in_time_is_killed() {
-        let (reports, mut told) =
-            pipe_with(PipeFlags::CLOEXEC).map(|(ours, theirs)| (ours, File::from(theirs))).unwrap();
+        let (reports, _says_nothing) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let (mut helper, reaped) = sleeping();
         let reports = pipe::Receiver::from_owned_fd(reports).unwrap();
         // Stopped before it was a program.

@@ -55,7 +55,18 @@ impl StartError {
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A program that starts, whether or not anybody waits for it. Where nobody does once it has started, it is killed.
-pub struct Starting(oneshot::Receiver<Result<Started, StartError>>);
+pub struct Starting(oneshot::Receiver<Result<Unattended, StartError>>);
+
+/// A program that nobody has taken yet: dropped, it is killed.
+struct Unattended(Option<Started>);
+
+impl Drop for Unattended {
+    fn drop(&mut self) {
+        if let Some(started) = &self.0 {
+            let _ = started.process.kill_group();
+        }
+    }
+}
 
 impl Starting {
     /// Waits until it runs.
@@ -63,7 +74,8 @@ impl Starting {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn started(self) -> Result<Started, StartError> {
-        self.0.await.unwrap_or_else(|_| Err(StartError { cause: Cause::Ours, what: "start".into(), errno: libc::EIO }))
+        let broke = || StartError { cause: Cause::Ours, what: "start".into(), errno: libc::EIO };
+        self.0.await.map_err(|_| broke())??.0.take().ok_or_else(broke)
     }
 }
 
@@ -87,9 +99,8 @@ pub fn start(
         .map_err(|error| ours("start a helper", &error))?;
     let (sender, answer) = oneshot::channel();
     tokio::spawn(async move {
-        if let Err(Ok(alone)) = sender.send(begun(reports, helper, PATIENCE).await) {
-            let _ = alone.process.kill_group();
-        }
+        let begun = begun(reports, helper, PATIENCE).await;
+        let _ = sender.send(begun.map(|started| Unattended(Some(started))));
     });
     Ok(Starting(answer))
 }

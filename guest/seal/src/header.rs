@@ -1,6 +1,6 @@
 //! The header: everything the key depends on, and what unsealing must ask the secure processor for.
 //!
-//! Integers are big-endian; the TCB is the eight bytes of TCB_VERSION as the SNP ABI has them. Format: docs/sealing.md.
+//! Integers are big-endian; the TCB is the eight bytes of TCB_VERSION as the SNP ABI has them. Format: docs/sealed-format.md.
 
 use core::{fmt, str::FromStr};
 

@@ -97,7 +97,7 @@ def test_nothing_is_waived_by_leaving_it_out(milan):
 def test_a_question_that_cannot_be_put_says_why_and_what_helps(milan):
     report, rest = (milan / "report.bin").read_bytes(), given(milan)
     for change, words in (
-        ({"evidence": b"x"}, "1 bytes are no report"),
+        ({"evidence": b"x"}, "a text, length 1, where a report"),
         ({"policy": "vmpls = [0]"}, "the policy cannot be read"),
         ({"report_data": b"short"}, "REPORT_DATA has 64 bytes, not 5"),
         ({"certificates": [b"x"]}, "a certificate cannot be read"),

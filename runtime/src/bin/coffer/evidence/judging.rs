@@ -2,20 +2,18 @@
 //!
 //! Trusts: the files and the clock of its caller. Never: prints, but for a warning.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use coffer_kds::{Base, Collected, Failures};
 use coffer_policies::{Policy, reads_as_built_in};
-use coffer_rim::regular;
+use coffer_rim::{chain, input, regular};
 use coffer_runtime::simulator;
-use coffer_verifier::abi::{Report, ReportData, SpkiDigest};
+use coffer_verifier::abi::{self, Report, ReportData, SpkiDigest};
 use coffer_verifier::ear::{NamedBinding, Nonce};
 use coffer_verifier::{
-    Appraisal, Code, ConnectionChain, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected,
-    ExpectedReportData, HclBlob, MaxAge, Presented, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
+    Appraisal, Code, ConnectionChain, CrlPolicy, EndorsementError, EndorsementKind, Endorsements, Evidence, EvidencePolicy, Expected,
+    ExpectedReportData, HclBlob, MaxAge, Presented, PresentedError, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -121,7 +119,7 @@ pub struct Judgement {
 
 /// What the judge says of what was read.
 pub fn judge(args: &Judging, input: &[u8], policy: &Named, context: &Context) -> Result<Judgement, CliError> {
-    let presented = presented(input)?;
+    let presented = presented(&args.file, input)?;
     let demanded = args.demanded(&presented).map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
     let judgement = decide(args, presented.evidence(), policy, context, |verifier, others, now| {
         verifier.judge_presented(&ConnectionChain::new(), &presented, others, &demanded, now)
@@ -133,6 +131,8 @@ impl Judging {
     /// What to type where certificates or lists are missing, or a list is over. `own`: the chip is this installation's simulator.
     pub fn where_missing(&self, appraisal: &Appraisal, own: bool) -> Option<&'static str> {
         let missing = appraisal.missing();
+        let of_provider =
+            missing.iter().any(|request| request.kind == EndorsementKind::Leaf(abi::SigningKey::Vlek));
         if missing.is_empty() {
             let over = appraisal.reasons().iter().any(|reason| matches!(reason.code, Code::CrlDates | Code::CrlAge));
             (over && !self.fetch && !self.allow_simulated && self.at.is_none()).then_some(FETCH_LIST)
@@ -140,6 +140,9 @@ impl Judging {
             Some(SIMULATED_CERTIFICATES)
         } else if own {
             Some(OWN_SIMULATOR)
+        } else if of_provider {
+            let amds = missing.iter().any(|request| !coffer_kds::urls(request).is_empty());
+            Some(if amds && !self.fetch && self.at.is_none() { VLEK_AND_LIST } else { VLEK })
         } else if self.at.is_some() {
             Some(OF_THAT_TIME)
         } else {
@@ -149,9 +152,10 @@ impl Judging {
         }
     }
 
-    /// Somebody else than AMD may have answered, who is believed for AMD's certificates alone.
-    pub fn asks_mirror_for_amds(&self) -> bool {
-        self.mirror.is_some() && !self.allow_simulated
+    /// Who is asked with --fetch.
+    pub fn asked(&self) -> fetching::Asked {
+        let asked = fetching::Asked::of(self.mirror.as_ref(), self.allow_simulated);
+        if self.offline { fetching::Asked { service: None, ..asked } } else { asked }
     }
 
     /// What REPORT_DATA must be, if that was said.
@@ -174,6 +178,10 @@ const OWN_SIMULATOR: &str = "the evidence names the chip of this installation's 
     believes that simulator, which proves nothing about hardware";
 const OF_THAT_TIME: &str = "name those of that time: --certs DIR, or --vcek FILE and --crl FILE; --fetch gets today's, and stands \
     beside no --at";
+const VLEK: &str = "name the VLEK certificate with --vlek FILE: no service has it, but the guest does, in the certificate table of its \
+    extended report, which the provider's host fills (`snpguest certificates pem DIR`)";
+const VLEK_AND_LIST: &str = "name the VLEK certificate with --vlek FILE: no service has it, but the guest does, in the certificate table of \
+    its extended report, which the provider's host fills (`snpguest certificates pem DIR`); --fetch gets AMD's list alone";
 const FETCH_LIST: &str = "with --fetch this command gets the list of today from AMD and keeps it";
 const FETCH: &str =
     "with --fetch this command gets them from AMD and keeps them; --certs DIR names those that are at hand";
@@ -266,25 +274,19 @@ pub fn exit_code(verdict: Verdict) -> u8 {
     }
 }
 
-/// Tells the forms apart.
-pub fn presented(bytes: &[u8]) -> Result<Presented, CliError> {
-    Presented::parse(bytes).map_err(|error| CliError::caused(Class::Config, &error).hint(error.hint()))
+/// Tells the forms of what `file` has apart.
+pub fn presented(file: &Path, bytes: &[u8]) -> Result<Presented, CliError> {
+    let named = |error: PresentedError| {
+        CliError::caused(Class::Config, &error).while_doing(input::name(file)).hint(error.hint())
+    };
+    Presented::parse(bytes).map_err(named)
 }
 
 /// Reads a file, or standard input for `-`.
 pub fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    let what = || format!("reading {}", path.display());
-    let mut bytes = Vec::new();
-    if path == Path::new("-") {
-        std::io::stdin().lock().take(MAX_FILE + 1).read_to_end(&mut bytes).class_while(Class::Config, what())?;
-    } else {
-        let file = File::open(path).class_while(Class::Config, what())?;
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).class_while(Class::Config, what())?;
-    }
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(CliError::new(Class::Config, format!("{} is longer than {MAX_FILE} bytes", path.display())));
-    }
-    Ok(bytes)
+    let stdin = || input::all(std::io::stdin().lock(), MAX_FILE);
+    let bytes = if path == Path::new("-") { stdin() } else { input::read(path, MAX_FILE) };
+    bytes.class_while(Class::Config, input::name(path))
 }
 
 type Reader = fn(&Path) -> Result<Vec<u8>, CliError>;
@@ -295,7 +297,7 @@ const CERTS: [(&str, bool); 6] =
 
 /// Reads what lies in a folder: nobody named it, and a pipe or device there is refused and not waited for.
 fn lying(path: &Path) -> Result<Vec<u8>, CliError> {
-    regular::read(path, MAX_FILE).class_while(Class::Config, format!("reading {}", path.display()))
+    regular::read(path, MAX_FILE).class_while(Class::Config, path.display())
 }
 
 /// The bag of everything named on the command line. The inner error is a certificate that is one, but must not be used.
@@ -327,9 +329,14 @@ fn endorsements(args: &Judging) -> Result<Result<Endorsements, EndorsementError>
         match added {
             Ok(()) => {}
             Err(error) if error.is_malformed() => {
-                return Err(error).class_while(Class::Config, path.display());
+                let hint = error.reason().hint;
+                return Err(error).class_while(Class::Config, input::name(path)).map_err(|failure| failure.hint(hint));
             }
-            Err(error) => return Ok(Err(error)),
+            Err(error) => {
+                // The judge knows no files, and what it says travels in tokens.
+                error::warn(&format!("{}: {}", input::name(path), chain(&error)));
+                return Ok(Err(error));
+            }
         }
     }
     Ok(Ok(all))

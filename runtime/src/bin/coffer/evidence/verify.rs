@@ -61,7 +61,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         looked.judge(judging, &policy, context)?
     } else {
         let bytes = judging::read(&judging.file)?;
-        demanded = judging.demanded(&judging::presented(&bytes)?).filter(|_| judging.nonce.is_some());
+        demanded = judging.demanded(&judging::presented(&judging.file, &bytes)?).filter(|_| judging.nonce.is_some());
         judging::judge(judging, &bytes, &policy, context)?
     };
     print(args, (looked.as_ref(), demanded), &judged, &policy, context)?;
@@ -82,7 +82,7 @@ fn print(
     if context.json {
         let mut value = coffer_kds::appraisal_json(appraisal, simulated);
         if args.fetch {
-            value["not_fetched"] = fetching::json(not_fetched, args.asks_mirror_for_amds());
+            value["not_fetched"] = fetching::json(not_fetched, &args.asked());
         }
         if !not_asked.is_empty() {
             value["not_asked"] = serde_json::json!(not_asked);
@@ -118,7 +118,7 @@ fn print(
     if let Some(looked) = looked {
         looked.print();
     }
-    fetching::print(not_fetched, args.asks_mirror_for_amds());
+    fetching::print(not_fetched, &args.asked());
     Ok(())
 }
 

@@ -73,7 +73,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let mut judging = args.judging.clone();
     judging.at = Some(now);
     let Judgement { appraisal, not_fetched, .. } = judging::judge(&judging, &input, &policy, context)?;
-    let presented = judging::presented(&input)?;
+    let presented = judging::presented(&args.judging.file, &input)?;
     let blob = presented.hcl();
     let binding = args.judging.binding(blob.as_ref());
     let mut random = [0; 16];
@@ -95,7 +95,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if context.json {
         let mut value = json!({ "token": token, "verdict": appraisal.verdict() });
         if args.judging.fetch {
-            value["not_fetched"] = fetching::json(&not_fetched, args.judging.asks_mirror_for_amds());
+            value["not_fetched"] = fetching::json(&not_fetched, &args.judging.asked());
         }
         println!("{value}");
     } else {
@@ -108,7 +108,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
                 eprintln!("hint: {hint}");
             }
         }
-        fetching::print(&not_fetched, args.judging.asks_mirror_for_amds());
+        fetching::print(&not_fetched, &args.judging.asked());
     }
     Ok(ExitCode::from(judging::exit_code(appraisal.verdict())))
 }

@@ -51,7 +51,7 @@ impl Completer for Endorser {
         let found = kds.collect(&report, &carried, UnixTime::from_secs(self.clock.now())).await;
         let asked = Asked { service: found.service.as_ref(), mirror: "service in [kds]" };
         for (item, error) in &found.failures {
-            tracing::info!(%item, error = %coffer_rim::chain(error), hint = %error.hint(asked), "not got for a guest");
+            tracing::info!(%item, error = %coffer_rim::chain(error), hint = %error.hint(item, asked), "not got for a guest");
         }
         if let Err(error) = evidence.bring(&found.endorsements) {
             tracing::debug!(%error, "what was got is not brought");

@@ -43,6 +43,7 @@ mod der;
 mod expiry;
 mod look;
 mod public_key;
+pub mod said;
 mod unix_time;
 
 mod code;

@@ -55,7 +55,9 @@ impl PresentedError {
             }
             Self::Form { look: Look::Html, .. } => "a page came in place of a file: look at where it was got",
             Self::Form { look: Look::Empty, .. } => "whoever was to write it wrote nothing; a report has 1184 bytes",
-            Self::Form { look: Look::Token, .. } => "a token is checked with the keys of its issuer, and is no evidence itself",
+            Self::Form { look: Look::Token, .. } => {
+                "a token is checked with the keys of its issuer, and is no evidence itself"
+            }
             _ => "a report has 1184 bytes; check that the file is complete and binary",
         }
     }

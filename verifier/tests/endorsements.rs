@@ -189,7 +189,10 @@ fn a_certificate_table_may_hold_der_pem_lists_and_things_nobody_knows() {
     assert_eq!((bag.certificates().len(), bag.crls().len()), (3, 1));
     let bad = CertTable::write(&[(CertKind::Ark, b"not a certificate")]);
     let bad = Endorsements::from_cert_table(&bad).unwrap_err();
-    assert_eq!((bad.to_string().as_str(), bad.reason().code), ("a text where a certificate is due", Code::CertificateForm));
+    assert_eq!(
+        (bad.to_string().as_str(), bad.reason().code),
+        ("a text where a certificate is due", Code::CertificateForm)
+    );
 }
 
 #[test]

@@ -154,8 +154,7 @@ impl Unfit {
         match self {
             Self::Foreign { .. } => true,
             Self::Certificate(error) => {
-                self.wants_chain()
-                    || matches!(error, CertificateIssuerError::Chain(ChainError::UntrustedRoot { .. }))
+                self.wants_chain() || matches!(error, CertificateIssuerError::Chain(ChainError::UntrustedRoot { .. }))
             }
             Self::Crl(_) => self.wants_chain(),
             _ => false,

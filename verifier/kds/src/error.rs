@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coffer_verifier::{CertificateIssuerError, ChainError, CrlIssuerError, EndorsementError, Look};
 
-use crate::address::Base;
+use crate::address::{Base, Item};
 use crate::check::Unfit;
 
 /// Why an item is not at hand. A judgement goes on without it, and says what it lacks.
@@ -83,24 +83,29 @@ pub struct Asked<'a> {
 }
 
 impl FetchError {
-    /// What helps.
-    pub fn hint(&self, asked: Asked<'_>) -> Cow<'static, str> {
+    /// What helps, of this item.
+    pub fn hint(&self, item: &Item, asked: Asked<'_>) -> Cow<'static, str> {
         let Asked { service, mirror } = asked;
         let amds = service.is_none_or(Base::is_amd);
         // Where to turn, whoever was asked.
         let other = if amds { format!("name a mirror with {mirror}") } else { format!("name another with {mirror}") };
         match self {
             Self::NoAddress => {
-                "only the cloud provider has a VLEK certificate, and a masked chip has none: have it sent with the evidence".into()
+                "a VLEK certificate is the cloud provider's to give, in the certificate table of the extended report: have that sent with the \
+                 evidence, or import it"
+                    .into()
             }
             Self::Offline => "import it from where there is a network".into(),
+            Self::None { .. } if !item.is_leaf() => {
+                format!("each service such as AMD's has that: this is none, or its address is wrong, or {other}").into()
+            }
             Self::None { .. } if amds => {
                 "AMD has none: no chip has that identity at that TCB, or it is too new; check that the report is whole, and that no proxy \
                  answered in AMD's place"
                     .into()
             }
             Self::None { .. } => {
-                format!("no chip has that identity at that TCB, or the mirror has not got it: {other}, or leave it out and ask AMD").into()
+                format!("no chip has that identity at that TCB, or the mirror has not got it: {other}").into()
             }
             Self::Busy { .. } | Self::Budget { .. } => "try again then, or have the guest send its certificates".into(),
             Self::Status { status: 401 | 403 | 407 | 511 } => {
@@ -153,7 +158,9 @@ fn unfit_hint(unfit: &Unfit, amds: bool, other: &str) -> Cow<'static, str> {
         | Unfit::Crl(CrlIssuerError::Chain(ChainError::CrlDates { .. })) => {
             format!("check the clock of this machine; where it is right, {other}").into()
         }
-        Unfit::Other { .. } => format!("it is a genuine item, and not the one asked for: have the service mended, or {other}").into(),
+        Unfit::Other { .. } => {
+            format!("it is a genuine item, and not the one asked for: have the service mended, or {other}").into()
+        }
         Unfit::Older { .. } | Unfit::Unrevoked { .. } => {
             format!("a list never goes back: whoever answers has an old copy; have it renewed, or {other}").into()
         }

@@ -30,15 +30,13 @@ pub fn failure((item, error): &(Item, FetchError), asked: Asked<'_>) -> Failure 
         _ => Class::Unreachable,
     };
     let failure = Failure::caused(class, error);
-    let answers = !matches!(
-        error,
-        FetchError::NoAddress | FetchError::Offline | FetchError::Budget { .. } | FetchError::Folder
-    );
+    let answers =
+        !matches!(error, FetchError::NoAddress | FetchError::Offline | FetchError::Budget { .. } | FetchError::Folder);
     let failure = match asked.service.filter(|_| answers).and_then(|service| service.url(item)) {
         Some(url) => failure.while_doing(url),
         None => failure,
     };
-    failure.while_doing(item).hint(error.hint(asked))
+    failure.while_doing(item).hint(error.hint(item, asked))
 }
 
 /// All of them in JSON: `[{"item", "error", "retry_after"}, …]`.

@@ -114,7 +114,7 @@ fn reason(error: &reqwest::Error) -> String {
         kind = cause.downcast_ref::<io::Error>().map(io::Error::kind).or(kind);
     }
     let what = match kind {
-        Some(io::ErrorKind::ConnectionRefused) => return "nothing listens there: the connection is refused".to_owned(),
+        Some(io::ErrorKind::ConnectionRefused) => return "the connection is refused".to_owned(),
         Some(io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => {
             return "the connection broke off before the answer was whole".to_owned();
         }

@@ -44,7 +44,7 @@ fn every_mistake_is_named_at_once() {
         ("plain_http_for_this_machine_alone: ", "loopback"),
         ("challenge_key (none): ", "No such file"),
         ("issuer: ", "https://HOST"),
-        ("endorsements (gate.rego): ", "cannot be used"),
+        ("endorsements (gate.rego): ", "a text where a certificate or a list is due"),
         ("api_keys[1].name ", "without spaces"),
         ("api_keys[1].sha256: ", "64 hexadecimal digits"),
         ("limits.requests is 0", "1 to 10000"),

@@ -307,7 +307,21 @@ fn import(args: &ImportArgs, context: &Context) -> Result<ExitCode, CliError> {
         (done, Changes { before, after: shelf(&kds).await, new: "imported" })
     });
     let done = done.class(Class::Config)?;
-    let none = done.items.is_empty().then(|| CliError::new(Class::NotAuthentic, "nothing in it can be used"));
+    let simulated = done.refused.iter().any(|(_, unfit)| unfit.is_of_another_root());
+    let none = done.items.is_empty().then(|| {
+        let none = CliError::new(Class::NotAuthentic, "nothing in it can be used");
+        match (simulated, args.whose.allow_simulated) {
+            (true, false) => none.hint(
+                "it does not rest on AMD's roots: what a simulator made is taken in with --allow-simulated, that of another \
+                 installation with --anchor FILE, its root, beside",
+            ),
+            (true, true) => none.hint(
+                "it rests on no root that is believed here: --anchor FILE lists that of another installation's simulator, and AMD's is \
+                 taken in without --allow-simulated",
+            ),
+            (false, _) => none,
+        }
+    });
     let none = none.or_else(|| changes.lost(&done.items));
     if context.json {
         let refused = done.refused.iter().map(|(path, unfit)| json!({ "file": path, "error": chain(unfit) }));

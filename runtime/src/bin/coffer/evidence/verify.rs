@@ -51,6 +51,8 @@ pub struct Args {
 
 /// Decides.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    args.judging.contradiction()?;
+    args.log.check()?;
     let policy = judging::policy(&args.judging.policy, &args.judging.bundles)?;
     let looked = match args.server.address(&args.judging)? {
         Some(address) => Some(args.server.look(&address, policy.rules.max_manifest_age, context)?),
@@ -99,13 +101,12 @@ fn print(
         println!("{value}");
         return Ok(());
     }
-    let untrusted_root = if args.allow_simulated { OTHER_SIMULATOR } else { SIMULATOR };
     let subject = looked.map(endpoint::Looked::subject).unwrap_or_default();
     let about = About {
         subject: &subject,
         explain,
         simulated,
-        untrusted_root: Some(untrusted_root),
+        untrusted_root: Some(args.untrusted_root()),
         missing: args.where_missing(appraisal, simulated),
     };
     shown::print(appraisal, about);
@@ -121,7 +122,3 @@ fn print(
     fetching::print(not_fetched, &args.asked());
     Ok(())
 }
-
-const SIMULATOR: &str =
-    "not AMD's root; with --allow-simulated this installation's simulator is believed, and with --anchor another one";
-const OTHER_SIMULATOR: &str = "neither AMD's root nor one that is believed here; --anchor lists another simulator's";

@@ -57,6 +57,7 @@ fn lifetime(text: &str) -> Result<Lifetime, WordError> {
 
 /// Decides, and signs.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    args.judging.contradiction()?;
     let set: KeySet = keys::read(&args.keys)?;
     let input = judging::read(&args.judging.file)?;
     let policy = judging::policy(&args.judging.policy, &args.judging.bundles)?;

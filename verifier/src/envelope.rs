@@ -53,7 +53,7 @@ pub enum EnvelopeError {
 #[non_exhaustive]
 pub enum SignatureRefusal {
     /// None is by a key that is listed.
-    #[error("it is signed by {}, and none of the {listed} keys listed is that", list(.found))]
+    #[error("it is signed by {}, and that is none of those listed ({listed})", list(.found))]
     UnknownKey {
         /// Keys that the envelope names.
         found: Vec<SpkiDigest>,

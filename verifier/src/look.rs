@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use crate::{Evidence, HclBlob, abi::REPORT_LEN, der};
+use crate::{Evidence, abi::REPORT_LEN, der};
 
 /// What bytes look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,7 +63,7 @@ impl Look {
         if bytes.starts_with(b"\x7fELF") {
             return Self::Program;
         }
-        if HclBlob::is_hcl(bytes) {
+        if bytes.starts_with(HCL_MAGIC) {
             return Self::Hcl;
         }
         if Evidence::is_cmw(bytes) {
@@ -116,6 +116,8 @@ impl fmt::Display for Look {
     }
 }
 
+/// How Azure's blobs begin.
+pub(crate) const HCL_MAGIC: &[u8] = b"HCLA";
 /// Bytes of a text that are looked at.
 const HEAD: usize = 4096;
 

@@ -134,6 +134,21 @@ fn a_tls_identity_is_whole_or_named() {
     assert_eq!(found.len(), 3);
 }
 
+#[test]
+fn a_key_of_another_certificate_is_told_to_be_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut file, _) = config(folder.path());
+    let [one, other] = [0, 1].map(|_| rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap());
+    std::fs::write(folder.path().join("one.pem"), one.cert.pem()).unwrap();
+    let key = folder.path().join("other.key");
+    std::fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    file.plain_http_for_this_machine_alone = false;
+    file.tls = Some(TlsEntry { certificate: "one.pem".into(), key: "other.key".into(), client_roots: None });
+    let Err(ConfigError::Mistakes(found)) = file.resolve(folder.path()) else { panic!("it was taken") };
+    assert_eq!(found, ["tls.key (other.key): it is not the key of the certificate in tls.certificate"]);
+}
+
 /// The generator of P-384: a key that signed nothing here.
 const KEY: &str = "04aa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7\
                    3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f";

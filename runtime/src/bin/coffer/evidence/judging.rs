@@ -317,7 +317,7 @@ pub fn presented(file: &Path, bytes: &[u8]) -> Result<Presented, CliError> {
 pub fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     let stdin = || input::all(std::io::stdin().lock(), MAX_FILE);
     let bytes = if path == Path::new("-") { stdin() } else { input::read(path, MAX_FILE) };
-    bytes.class_while(Class::Config, input::name(path))
+    bytes.class_while(Class::Config, format!("reading {}", input::name(path)))
 }
 
 type Reader = fn(&Path) -> Result<Vec<u8>, CliError>;
@@ -328,7 +328,7 @@ const CERTS: [(&str, bool); 6] =
 
 /// Reads what lies in a folder: nobody named it, and a pipe or device there is refused and not waited for.
 fn lying(path: &Path) -> Result<Vec<u8>, CliError> {
-    regular::read(path, MAX_FILE).class_while(Class::Config, path.display())
+    regular::read(path, MAX_FILE).class_while(Class::Config, format!("reading {}", path.display()))
 }
 
 /// The bag of everything named on the command line. The inner error is a certificate that is one, but must not be used.

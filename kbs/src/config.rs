@@ -147,9 +147,9 @@ impl Config {
     pub fn cautions(&self, now_unix: i64) -> Vec<String> {
         let anchors = self.simulated_anchors.iter().filter(|(_, anchors)| !anchors.is_empty());
         let simulated = anchors.map(|(tenant, anchors)| {
-            let roots = anchors.len();
+            let (roots, plural) = (anchors.len(), if anchors.len() == 1 { "" } else { "s" });
             format!(
-                "tenant {tenant} accepts simulated evidence under {roots} roots, which proves nothing about hardware"
+                "tenant {tenant} accepts simulated evidence under {roots} root{plural}, which proves nothing about hardware"
             )
         });
         simulated.chain(self.stale_lists(now_unix)).collect()

@@ -72,7 +72,8 @@ async fn state(store: &Store, found: &mut Vec<Finding>) {
             if !summary.inputs_gone.is_empty() {
                 let count = summary.inputs_gone.len();
                 let hint = "find out who took rows away; no policy can be tried on these decisions";
-                found.push(warning(&format!("what policies saw of {count} decisions is gone"), hint));
+                let plural = if count == 1 { "" } else { "s" };
+                found.push(warning(&format!("what policies saw of {count} decision{plural} is gone"), hint));
             }
         }
         Ok(summary) => {

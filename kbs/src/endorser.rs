@@ -6,7 +6,7 @@
 
 use std::{path::Path, time::Duration};
 
-use coffer_kds::{Clients, Kds, OpenError, Services};
+use coffer_kds::{Asked, Clients, Kds, OpenError, Services};
 use coffer_ratls::Completer;
 use coffer_spec::{Document, Tee};
 use coffer_verifier::{Endorsements, Evidence, UnixTime, abi::Report};
@@ -49,8 +49,9 @@ impl Completer for Endorser {
             return;
         };
         let found = kds.collect(&report, &carried, UnixTime::from_secs(self.clock.now())).await;
+        let asked = Asked { service: found.service.as_ref(), mirror: "service in [kds]" };
         for (item, error) in &found.failures {
-            tracing::info!(%item, error = %coffer_rim::chain(error), hint = error.hint(), "not got for a guest");
+            tracing::info!(%item, error = %coffer_rim::chain(error), hint = %error.hint(item, asked), "not got for a guest");
         }
         if let Err(error) = evidence.bring(&found.endorsements) {
             tracing::debug!(%error, "what was got is not brought");

@@ -135,6 +135,34 @@ pub fn event(decided: &Decided<'_>, masks: &[Mask]) -> Value {
     event
 }
 
+/// Why JSON is no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// What a verifier prints.
+    #[error("it is what `coffer verify --json` prints, and neither a record nor an input")]
+    Appraisal,
+    /// Something else.
+    #[error("it is neither a record of a decision nor an input of policies")]
+    Other,
+}
+
+impl RecordError {
+    /// What helps.
+    pub const fn hint(self) -> &'static str {
+        "`coffer verify --decision-log FILE` writes records, and `coffer policy input` prints an input"
+    }
+}
+
+/// Refuses as an input what a verifier prints of evidence: policies would find nothing in it that they look for.
+///
+/// # Errors
+/// [`RecordError::Appraisal`].
+pub fn is_input(value: &Value) -> Result<(), RecordError> {
+    let is_appraisal = ["verdict", "reasons"].iter().all(|key| value.get(key).is_some());
+    if is_appraisal { Err(RecordError::Appraisal) } else { Ok(()) }
+}
+
 /// What a line of such a log, or a bare input, holds for a trial.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded {
@@ -149,20 +177,27 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// From JSON: an event, or an input by itself.
-    pub fn of(mut value: Value) -> Self {
+    /// From JSON: an event, or an input by itself, which has at least one of the fields that inputs have.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn of(mut value: Value) -> Result<Self, RecordError> {
         let is_event = value.get("decision_id").is_some() && value.get("result").is_some();
         if !is_event {
-            return Self { id: None, allow: None, input: Some(value), is_masked: false };
+            is_input(&value)?;
+            let known = |key: &String| fields().iter().any(|field| field.path.split(['.', '[']).nth(1) == Some(key));
+            let is_ours = value.as_object().is_some_and(|object| object.keys().any(known));
+            let record = Self { id: None, allow: None, input: Some(value), is_masked: false };
+            return if is_ours { Ok(record) } else { Err(RecordError::Other) };
         }
         let result = &value["result"];
-        Self {
+        Ok(Self {
             id: value["decision_id"].as_str().map(str::to_owned),
             // OPA's own events have the value of `allow` itself.
             allow: result["allow"].as_bool().or_else(|| result.as_bool()),
             is_masked: value["erased"].is_array() || value["masked"].is_array(),
             input: value.as_object_mut().and_then(|event| event.remove("input")),
-        }
+        })
     }
 }
 
@@ -207,10 +242,10 @@ mod tests {
         let erased = json!(["/input/result/claims/report/chip_id", "/input/result/claims/list/0", "/result/deny"]);
         assert_eq!(masked["erased"], erased);
         assert_eq!(masked["input"]["result"]["claims"]["list"], json!([null, "b"]));
-        let read = Recorded::of(masked);
+        let read = Recorded::of(masked).unwrap();
         assert!(read.is_masked && read.id.as_deref() == Some("8a1f") && read.allow == Some(false));
         let none = event(&decided(None, &policies, &[]), &masks);
-        assert!(none.get("input").is_none() && Recorded::of(none).input.is_none());
+        assert!(none.get("input").is_none() && Recorded::of(none).unwrap().input.is_none());
         for bad in ["", "input/x", "/", "/input", "/labels/x", "/input//x", "/bundles"] {
             assert_eq!(Mask::parse(bad), Err(MaskError), "{bad}");
         }
@@ -234,11 +269,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_verifier_prints_is_no_input_and_nor_is_anything_else() {
+        let appraisal = json!({"verdict": "accepted", "reasons": [], "claims": {}, "checks": []});
+        assert_eq!(Recorded::of(appraisal.clone()), Err(RecordError::Appraisal));
+        assert_eq!(is_input(&appraisal), Err(RecordError::Appraisal));
+        for other in [json!({}), json!([]), json!(1), json!({"a": {"result": 1}})] {
+            assert_eq!(Recorded::of(other), Err(RecordError::Other));
+        }
+        for input in [json!({"result": {}}), json!({"now_unix": 1})] {
+            assert!(Recorded::of(input.clone()).is_ok() && is_input(&input).is_ok(), "{input}");
+        }
+    }
+
+    #[test]
     fn a_bare_input_and_opas_own_event_are_read() {
         let bare = json!({"result": {"status": "affirming"}, "now_unix": 1});
-        let read = Recorded::of(bare.clone());
+        let read = Recorded::of(bare.clone()).unwrap();
         assert_eq!((read.id, read.allow, read.input), (None, None, Some(bare)));
-        let opas = Recorded::of(json!({"decision_id": "x", "result": true, "input": {"a": 1}, "path": "p/allow"}));
+        let opas =
+            Recorded::of(json!({"decision_id": "x", "result": true, "input": {"a": 1}, "path": "p/allow"})).unwrap();
         assert_eq!((opas.allow, opas.input), (Some(true), Some(json!({"a": 1}))));
     }
 }

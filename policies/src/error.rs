@@ -133,7 +133,9 @@ impl PolicyError {
                 "keep `allow` in the package that decides, and call the others' rules something else"
             }
             Self::Data { .. } => "let no data stand under the name of a rule",
-            Self::NoAllow { .. } => "start from what `coffer policy show release` prints",
+            Self::NoAllow { .. } => {
+                "give one package a rule `allow`: `coffer policy show snp` prints one about evidence, and `… release` one for a key broker"
+            }
             Self::NoTests { .. } => "write `test_name if …` rules, as `coffer policy show release --tests` prints them",
         }
     }

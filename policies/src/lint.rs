@@ -42,9 +42,10 @@ impl core::fmt::Display for Finding {
 }
 
 /// Every kind of finding, and what it says.
-pub const FINDINGS: [(&str, &str); 9] = [
+pub const FINDINGS: [(&str, &str); 10] = [
     ("parse", "the text is not Rego v1, calls what is not there, or is beyond what is evaluated here"),
     ("no-allow", "no package, or more than one, has a rule `allow`; or data stands under a rule's name"),
+    ("allow-no-boolean", "a rule `allow` whose value is neither true nor false: it allows nothing"),
     ("unused-import", "an import that nothing uses"),
     ("unused-variable", "a local name that is given and never used"),
     ("unused-argument", "an argument of a function that its bodies do not use"),
@@ -76,7 +77,15 @@ const DEPRECATED: [(&str, &str); 12] = [
 /// # Errors
 /// [`PolicyError`] where there is no thread to look on.
 pub fn lint(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Result<Vec<Finding>, PolicyError> {
-    on_large_stack(name, || Ok(lint_here(name, files, data)))
+    let mut findings = on_large_stack(name, || Ok(lint_here(name, files, data)))?;
+    // What is about all of them stands in the first that decides: a finding has one file.
+    let deciding = files.iter().find(|file| !is_test_file(&file.name)).or(files.first());
+    for finding in findings.iter_mut().filter(|finding| files.iter().all(|file| file.name != finding.file)) {
+        if let Some(first) = deciding {
+            finding.file.clone_from(&first.name);
+        }
+    }
+    Ok(sorted(findings))
 }
 
 /// True for the name of a file of unit tests, as `opa test` has it.
@@ -213,6 +222,7 @@ impl Lint<'_> {
         if is_test_file(&self.file.name) {
             return;
         }
+        self.allow(rule);
         for (first, path, at) in &seen.roads {
             let import = imports.iter().find(|(name, ..)| name == first && !local(name));
             let road: Vec<Part> = match import {
@@ -227,6 +237,24 @@ impl Lint<'_> {
         }
     }
 
+    /// The rule that decides has to be true or false.
+    fn allow(&mut self, rule: &Rule) {
+        let (refr, values): (_, Vec<&Expr>) = match rule {
+            Rule::Default { refr, value, .. } => (refr, vec![value]),
+            Rule::Spec { head: RuleHead::Compr { refr, assign, .. }, bodies, .. } => {
+                let assigned = assign.iter().chain(bodies.iter().filter_map(|body| body.assign.as_ref()));
+                (refr, assigned.map(|assign| &*assign.value).collect())
+            }
+            Rule::Spec { .. } => return,
+        };
+        let is_allow = matches!(&**refr, Expr::Var { span, .. } if span.text() == "allow");
+        if is_allow && values.into_iter().any(is_never_true) {
+            let span = refr.span();
+            let message = "the value of `allow` is neither true nor false: write `allow if …`, or `allow := true`";
+            self.say((span.line, span.col), "allow-no-boolean", message.to_owned());
+        }
+    }
+
     fn unknown_field(&mut self, at: (u32, u32), message: String) {
         self.say(at, "unknown-field", message);
     }
@@ -236,6 +264,23 @@ fn unknown(road: &[Part]) -> Option<String> {
     let (path, known) = input::stray(road)?;
     let known = if known.is_empty() { "it holds no fields".into() } else { format!("there are {}", known.join(", ")) };
     Some(format!("{path} is no field of the input: {known}"))
+}
+
+/// A value that is written out, and is neither true nor false.
+const fn is_never_true(value: &Expr) -> bool {
+    matches!(
+        value,
+        Expr::String { .. }
+            | Expr::RawString { .. }
+            | Expr::Number { .. }
+            | Expr::Null { .. }
+            | Expr::Array { .. }
+            | Expr::Set { .. }
+            | Expr::Object { .. }
+            | Expr::ArrayCompr { .. }
+            | Expr::SetCompr { .. }
+            | Expr::ObjectCompr { .. }
+    )
 }
 
 fn is_root(name: &str) -> bool {

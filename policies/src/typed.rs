@@ -7,6 +7,7 @@ mod places;
 mod tests;
 
 use coffer_verifier::abi::{ChipId, HostData, KeyDigest, Measurement, PolicyBit, ProductLine};
+use coffer_verifier::said::plain;
 use coffer_verifier::{
     Accept, BitRule, EvidencePolicy, MaxAge, Pair, PolicyFileError, SignerRule, TcbMinimum, TcbRule,
 };
@@ -83,7 +84,7 @@ impl Lint<'_> {
             Ok(document) => document,
             Err(error) => {
                 let start = error.span().map_or(0, |span| span.start);
-                self.say(self.places.byte(start), "mistake", error.message().trim());
+                self.say(self.places.byte(start), "mistake", plain(error.message()));
                 return;
             }
         };
@@ -313,13 +314,13 @@ fn accepts<T: PartialEq>(accept: &Accept<T>, one: &T) -> bool {
     }
 }
 
-/// Its own words: a parser's begin with a picture of the text it was given, which is not this one.
+/// Its own words: a parser's begin with a place in the text it was given, which is not this one.
 fn said(error: &PolicyFileError) -> String {
     let text = error.to_string();
     let text = text.strip_prefix("policy file: ").unwrap_or(&text);
-    let words: Vec<&str> = match text.rsplit_once("^\n") {
-        Some((_, words)) => words.lines().collect(),
-        None => text.lines().collect(),
+    let words = match error {
+        PolicyFileError::Toml(_) => text.split_once(": ").map_or(text, |(_, words)| words),
+        _ => text,
     };
-    words.join(" ").trim().to_owned()
+    words.trim().to_owned()
 }

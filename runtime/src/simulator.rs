@@ -69,6 +69,12 @@ pub fn open_all(folder: &Path, products: &[ProductLine], vlek: bool) -> Result<I
     Ok(installation)
 }
 
+/// Whether [`open_all`] has no keys to make, which takes seconds. False also of a file that it will refuse.
+pub fn has_all(folder: &Path, products: &[ProductLine], vlek: bool) -> bool {
+    let installation = read(&folder.join(FILE)).ok().flatten();
+    installation.is_some_and(|installation| products.iter().all(|product| installation.has(*product, vlek)))
+}
+
 /// AMD's anchors and those of the installation in `folder`.
 ///
 /// # Errors

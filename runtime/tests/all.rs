@@ -20,6 +20,7 @@ mod interrupted;
 mod json;
 mod lost;
 mod metrics;
+mod named;
 mod output;
 mod owner_policy;
 mod places;

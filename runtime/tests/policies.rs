@@ -264,7 +264,7 @@ fn a_decision_is_logged_without_what_is_masked_and_tried_again() {
         shown.contains("0 decisions: 0 would be refused") && shown.contains("1 refused, 0 accepted now"),
         "{shown}"
     );
-    let broken = write(folder.path(), "broken.jsonl", "{}\n{\n");
+    let broken = write(folder.path(), "broken.jsonl", "{\"result\": {}}\n{\n");
     let said = coffer(&["policy", "try", &yes, "--on", &broken]);
     assert!(said.status.code() == Some(3) && text(&said).contains("broken.jsonl:2"), "{}", text(&said));
     // What cannot be written is not said either.
@@ -313,7 +313,9 @@ fn a_bundle_stands_where_a_policy_does_and_its_signature_is_asked_for_by_name() 
     for named in [vec![source], vec!["snp"], vec![bundle, source]] {
         let words: Vec<&str> = named.iter().flat_map(|one| ["--policy", *one]).chain(["--bundle-key", &pem]).collect();
         let said = on(&root.join("genoa-v5-siena"), "report.bin", &[&["verify"], &words[..]].concat());
-        assert!(said.status.code() == Some(3) && text(&said).contains("bundle"), "{named:?}: {}", text(&said));
+        // Where there is no bundle at all, the command line is wrong.
+        let exit = if named == ["snp"] { 2 } else { 3 };
+        assert!(said.status.code() == Some(exit) && text(&said).contains("bundle"), "{named:?}: {}", text(&said));
     }
     assert_eq!(coffer(&["policy", "lint", bundle, "--bundle-key", "/nonexistent.pem"]).status.code(), Some(3));
     assert_eq!(coffer(&["policy", "test", source, "--bundle-key", &pem]).status.code(), Some(3));

@@ -122,6 +122,11 @@ impl Installation {
         Ok(true)
     }
 
+    /// Whether the keys of `product` exist, with `vlek` those of its ASVK too.
+    pub fn has(&self, product: ProductLine, vlek: bool) -> bool {
+        self.products.iter().any(|found| found.line == product && (!vlek || found.asvk.is_some()))
+    }
+
     /// The anchor of `product`, if its keys exist.
     pub fn anchor(&self, product: ProductLine) -> Option<Anchor<'_>> {
         self.anchors().find(|anchor| anchor.product == product)

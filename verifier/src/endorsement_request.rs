@@ -132,11 +132,17 @@ pub struct MissingEndorsements {
 
 impl MissingEndorsements {
     pub(crate) fn reason(&self) -> Reason {
-        let only_vlek = self.requests.iter().all(|one| one.kind == EndorsementKind::Leaf(SigningKey::Vlek));
-        let hint = if only_vlek {
-            "only the cloud provider has a VLEK certificate: the guest must send it with its evidence"
-        } else {
-            "take them from their issuer's key distribution service (KDS), or have them sent with the evidence"
+        let is_vlek = |one: &EndorsementRequest| one.kind == EndorsementKind::Leaf(SigningKey::Vlek);
+        let hint = match (self.requests.iter().any(is_vlek), self.requests.iter().all(is_vlek)) {
+            (true, true) => {
+                "a VLEK certificate is the cloud provider's to give, in the certificate table of the extended report: have the guest send \
+                 that with its evidence"
+            }
+            (true, false) => {
+                "a VLEK certificate is the cloud provider's to give, in the certificate table of the extended report: have the guest send \
+                 that with its evidence; the rest is at AMD's key distribution service (KDS)"
+            }
+            _ => "take them from their issuer's key distribution service (KDS), or have them sent with the evidence",
         };
         Reason::new(Code::EndorsementMissing, &self.given, self, hint)
     }

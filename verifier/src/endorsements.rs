@@ -12,7 +12,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Code, Reason,
+    Code, Look, Reason,
     abi::{CertKind, CertTable, CertTableError, ChipId, SigningKey},
     chain::{Certificate, CertificateError, CertificateRole, Crl, CrlError, LeafFacts, authorities},
     evidence::Evidence,
@@ -55,6 +55,16 @@ pub enum EndorsementError {
     /// A revocation list.
     #[error("certificate revocation list cannot be used")]
     Crl(#[from] CrlError),
+    /// Bytes of another kind altogether.
+    #[error("{found} where {due} is due")]
+    Other {
+        /// What they look like.
+        found: Look,
+        /// What was to be there.
+        due: &'static str,
+        /// The code of what was met first in reading them as that.
+        code: Code,
+    },
     /// PEM armour is damaged.
     #[error("PEM text is damaged")]
     Pem,
@@ -72,12 +82,21 @@ impl EndorsementError {
     /// True if the bytes are no certificate, list or table at all, rather than one that must not be used.
     pub const fn is_malformed(&self) -> bool {
         match self {
-            Self::Table(_) | Self::Pem | Self::TooMany { .. } => true,
+            Self::Table(_) | Self::Other { .. } | Self::Pem | Self::TooMany { .. } => true,
             Self::Certificate { source, .. } => {
                 matches!(source, CertificateError::Malformed(_) | CertificateError::TooLong { .. })
             }
             Self::Crl(source) => matches!(source, CrlError::Malformed(_) | CrlError::TooLong { .. }),
         }
+    }
+
+    /// The same, or the kind of `bytes` where they are nothing like what is due.
+    fn instead(self, bytes: &[u8], due: Look) -> Self {
+        let found = Look::of(bytes);
+        if !self.is_malformed() || found == due {
+            return self;
+        }
+        Self::Other { found, due: due.words(), code: self.reason().code }
     }
 
     /// Code, found, expected and hint.
@@ -89,6 +108,7 @@ impl EndorsementError {
                 Reason::new(Code::CertificateForm, source, "a certificate in AMD's form", hint)
             }
             Self::Crl(error) => Reason::new(Code::CrlForm, error, "a complete revocation list in AMD's form", hint),
+            Self::Other { found, due, code } => Reason::new(*code, found, due, hint),
             Self::Pem => Reason::new(Code::Pem, "damaged PEM text", "PEM blocks of one kind", hint),
             Self::TooMany { what, limit } => {
                 Reason::new(Code::TooManyEndorsements, format!("more than {limit} {what}"), "one chain", hint)
@@ -187,14 +207,12 @@ impl Endorsements {
     /// # Errors
     /// [`EndorsementError`]; nothing was added.
     pub fn add_certificates(&mut self, bytes: &[u8]) -> Result<(), EndorsementError> {
-        let parsed: Result<Vec<_>, _> = pem_or_der(bytes, "CERTIFICATE")?
-            .iter()
-            .enumerate()
-            .map(|(index, der)| {
-                authorities::read(der).map_err(|source| EndorsementError::Certificate { index, source })
-            })
-            .collect();
-        for certificate in parsed? {
+        let read = |(index, der): (usize, &Cow<'_, [u8]>)| {
+            authorities::read(der).map_err(|source| EndorsementError::Certificate { index, source })
+        };
+        let blocks = pem_or_der(bytes, "CERTIFICATE");
+        let parsed = blocks.and_then(|blocks| blocks.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>());
+        for certificate in parsed.map_err(|error| error.instead(bytes, Look::Certificate))? {
             self.hold_certificate(certificate);
         }
         Ok(())
@@ -205,8 +223,10 @@ impl Endorsements {
     /// # Errors
     /// [`EndorsementError`]; nothing was added.
     pub fn add_crl(&mut self, bytes: &[u8]) -> Result<(), EndorsementError> {
-        let parsed: Result<Vec<_>, _> = pem_or_der(bytes, "X509 CRL")?.iter().map(|der| Crl::parse(der)).collect();
-        for crl in parsed? {
+        let read = |der: &Cow<'_, [u8]>| Crl::parse(der).map_err(EndorsementError::Crl);
+        let blocks = pem_or_der(bytes, "X509 CRL");
+        let parsed = blocks.and_then(|blocks| blocks.iter().map(read).collect::<Result<Vec<_>, _>>());
+        for crl in parsed.map_err(|error| error.instead(bytes, Look::RevocationList))? {
             self.hold_crl(Arc::new(crl));
         }
         Ok(())

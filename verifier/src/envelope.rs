@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     abi::SpkiDigest,
     public_key::{P384PublicKey, SIGNATURE_SIZE},
+    said,
 };
 
 /// One kind of document that is signed.
@@ -52,7 +53,7 @@ pub enum EnvelopeError {
 #[non_exhaustive]
 pub enum SignatureRefusal {
     /// None is by a key that is listed.
-    #[error("it is signed by {}, and none of the {listed} keys listed is that", list(.found))]
+    #[error("it is signed by {}, and that is none of those listed ({listed})", list(.found))]
     UnknownKey {
         /// Keys that the envelope names.
         found: Vec<SpkiDigest>,
@@ -111,7 +112,8 @@ impl Envelope {
         if bytes.len() > limit {
             return Err(EnvelopeError::TooLong { found: bytes.len(), limit });
         }
-        let wire: Wire = serde_json::from_slice(bytes).map_err(|error| EnvelopeError::Json(error.to_string()))?;
+        let wire: Wire =
+            serde_json::from_slice(bytes).map_err(|error| EnvelopeError::Json(said::json_error(bytes, &error)))?;
         let field = |field: String, expected| EnvelopeError::Field { field, expected };
         if wire.payload_type != kind.payload_type {
             return Err(field("payload_type".into(), kind.payload_type));

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 
 use crate::{
     abi::{REPORT_LEN, ReportData},
+    look::HCL_MAGIC,
     verify::ExpectedReportData,
 };
 
@@ -90,7 +91,7 @@ const MAX_BLOB: usize = 64 * 1024;
 impl<'a> HclBlob<'a> {
     /// True if bytes begin as a blob does.
     pub fn is_hcl(bytes: &[u8]) -> bool {
-        bytes.starts_with(b"HCLA")
+        bytes.starts_with(HCL_MAGIC)
     }
 
     /// Parses a blob.

@@ -41,7 +41,9 @@ pub mod tsm;
 mod cbor;
 mod der;
 mod expiry;
+mod look;
 mod public_key;
+pub mod said;
 mod unix_time;
 
 mod code;
@@ -77,6 +79,7 @@ pub use evidence::{CmwError, Evidence};
 pub use expiry::{Expiry, ExpiryError};
 pub use hcl::{HclBlob, HclError};
 pub use judge::{ConnectionChain, Expected, Verifier};
+pub use look::Look;
 pub use presented::{Presented, PresentedError};
 pub use public_key::{P384PublicKey, PublicKeyError, SIGNATURE_SIZE};
 pub use question::{Question, QuestionError};

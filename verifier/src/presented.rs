@@ -4,8 +4,8 @@
 //! Trusts: nothing. Never: says that what it read is authentic.
 
 use crate::{
-    Appraisal, ConnectionChain, Endorsements, Evidence, Expected, ExpectedGuest, ExpectedReportData, UnixTime, Verdict,
-    Verifier,
+    Appraisal, ConnectionChain, Endorsements, Evidence, Expected, ExpectedGuest, ExpectedReportData, Look, UnixTime,
+    Verdict, Verifier,
     abi::{HostData, REPORT_LEN, Report, ReportData, WorkloadDigest},
     binding::nonce_report_data,
     ear::Nonce,
@@ -28,10 +28,12 @@ pub struct Presented {
 #[non_exhaustive]
 pub enum PresentedError {
     /// Of no form.
-    #[error("{found} bytes are no report, HCL blob, CMW record or TSM report")]
+    #[error("{look}, length {found}, where a report, HCL blob, CMW record or TSM report is due")]
     Form {
         /// Bytes given.
         found: usize,
+        /// What they look like.
+        look: Look,
     },
     /// Begins as an HCL blob.
     #[error(transparent)]
@@ -47,7 +49,17 @@ pub enum PresentedError {
 impl PresentedError {
     /// What helps.
     pub const fn hint(&self) -> &'static str {
-        "a report has 1184 bytes; check that the file is complete and binary"
+        match self {
+            Self::Form { look: Look::Certificate | Look::RevocationList, .. } => {
+                "a certificate or list stands beside evidence, and is none itself; a report has 1184 bytes"
+            }
+            Self::Form { look: Look::Html, .. } => "a page came in place of a file: look at where it was got",
+            Self::Form { look: Look::Empty, .. } => "whoever was to write it wrote nothing; a report has 1184 bytes",
+            Self::Form { look: Look::Token, .. } => {
+                "a token is checked with the keys of its issuer, and is no evidence itself"
+            }
+            _ => "a report has 1184 bytes; check that the file is complete and binary",
+        }
     }
 }
 
@@ -74,7 +86,7 @@ impl Presented {
             let TsmReport { outblob, auxblob } = TsmReport::parse(bytes)?;
             return Ok(of(Evidence { report: outblob, cert_table: auxblob, ..Evidence::default() }));
         }
-        Err(PresentedError::Form { found: bytes.len() })
+        Err(PresentedError::Form { found: bytes.len(), look: Look::of(bytes) })
     }
 
     /// The evidence inside.

@@ -36,7 +36,7 @@ pub enum TsmError {
         limit: usize,
     },
     /// Not the JSON expected.
-    #[error("TSM report: not the JSON expected (line {line})")]
+    #[error("a JSON text that is no TSM report (line {line})")]
     Json {
         /// Where it stops being so.
         line: usize,

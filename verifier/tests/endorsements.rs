@@ -4,7 +4,7 @@ use crate::forge;
 use crate::forge::World;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coffer_verifier::{
-    CrlPolicy, EndorsementError, EndorsementKind, EndorsementRequest, Endorsements, Evidence, VerifyError,
+    Code, CrlPolicy, EndorsementError, EndorsementKind, EndorsementRequest, Endorsements, Evidence, VerifyError,
     abi::{CertKind, CertTable, ProductLine, Report, SigningKey, report::offset},
     verify,
 };
@@ -45,12 +45,15 @@ fn pem_is_read_as_hosts_write_it_and_damaged_text_is_refused() {
         both.clone() + "more",
         pem("CERTIFICATE", &ask).replace("-----END CERTIFICATE-----", "-----END CERT-----"),
     ] {
-        assert_eq!(add(&damaged), Err(EndorsementError::Pem), "{damaged}");
+        let error = add(&damaged).unwrap_err();
+        assert!(error.is_malformed() && error.reason().code == Code::Pem, "{damaged}: {error}");
     }
     let mut bag = Endorsements::new();
     bag.add_crl(pem("X509 CRL", &crl).as_bytes()).unwrap();
     assert_eq!(bag.crls().len(), 1);
-    assert_eq!(bag.add_crl(pem("CERTIFICATE", &crl).as_bytes()), Err(EndorsementError::Pem));
+    let other = bag.add_crl(pem("CERTIFICATE", &crl).as_bytes()).unwrap_err();
+    assert_eq!(other.to_string(), "a certificate where a revocation list is due");
+    assert_eq!((other.reason().code, other.is_malformed()), (Code::Pem, true));
 }
 
 #[test]
@@ -185,7 +188,11 @@ fn a_certificate_table_may_hold_der_pem_lists_and_things_nobody_knows() {
     let bag = Endorsements::from_cert_table(&table).unwrap();
     assert_eq!((bag.certificates().len(), bag.crls().len()), (3, 1));
     let bad = CertTable::write(&[(CertKind::Ark, b"not a certificate")]);
-    assert!(matches!(Endorsements::from_cert_table(&bad), Err(EndorsementError::Certificate { .. })));
+    let bad = Endorsements::from_cert_table(&bad).unwrap_err();
+    assert_eq!(
+        (bad.to_string().as_str(), bad.reason().code),
+        ("a text where a certificate is due", Code::CertificateForm)
+    );
 }
 
 #[test]

@@ -1,10 +1,15 @@
 //! Files and standard input that a person names: read whole, and never more of them than could be meant. A device that never
-//! ends, or a disk image given by mistake, is refused after that much. A pipe that a person names (`<(…)`, `/dev/stdin`) is waited for;
-//! what merely lies in a folder is opened only where it is a regular file (`crate::regular`).
+//! ends, or a disk image given by mistake, is refused after that much. A pipe that this process was handed (`<(…)`, `/dev/stdin`) is
+//! waited for, one that lies somewhere is not: nobody may ever write to it. What merely lies in a folder is opened only where it is a
+//! regular file (`crate::regular`).
 
-use std::fs::File;
+use std::borrow::Cow;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, Read};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 /// More than any document has: specs, policies, manifests, keys, lists, certificates.
 pub const DOCUMENT: u64 = 4 << 20;
@@ -14,9 +19,41 @@ pub const FIRMWARE: u64 = 64 << 20;
 /// A whole file.
 ///
 /// # Errors
-/// The file system's, and [`io::ErrorKind::FileTooLarge`] for one that is longer than `most` bytes.
+/// As [`open`], and [`io::ErrorKind::FileTooLarge`] for one that is longer than `most` bytes.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    all(File::open(path)?, most)
+    all(open(path)?, most)
+}
+
+/// Opens one that a person names.
+///
+/// # Errors
+/// The file system's, and one for a folder, and for a pipe that this process was not handed.
+pub fn open(path: &Path) -> io::Result<File> {
+    // A pipe that nobody writes to would be waited for at its opening.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder, and a file is due"));
+    }
+    if kind.is_fifo() && !is_handed(path) {
+        return Err(io::Error::other("is a pipe, and a file is due"));
+    }
+    if !kind.is_file() {
+        rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+    }
+    Ok(file)
+}
+
+/// It names one of this process's own open files.
+fn is_handed(path: &Path) -> bool {
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    path == Path::new("/dev/stdin") || folder.is_some_and(|folder| folder.starts_with("/proc"))
+}
+
+/// What is said of a file that a person names: `-` is standard input.
+pub fn name(path: &Path) -> Cow<'_, str> {
+    if path == Path::new("-") { "standard input".into() } else { path.to_string_lossy() }
 }
 
 /// A whole file of text.
@@ -139,6 +176,24 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"\xff").unwrap();
         assert_eq!(read_text(file.path(), 9).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_pipe_is_waited_for_where_it_was_handed_on_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(read(&pipe, 9).unwrap_err().to_string(), "is a pipe, and a file is due");
+        assert_eq!(read(folder.path(), 9).unwrap_err().to_string(), "is a folder, and a file is due");
+        let (reader, mut writer) = io::pipe().unwrap();
+        let handed = PathBuf::from(format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader)));
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            io::Write::write_all(&mut writer, b"word").unwrap();
+        });
+        assert_eq!(read(&handed, 9).unwrap(), b"word");
+        late.join().unwrap();
+        assert_eq!((name(Path::new("-")), name(Path::new("a"))), ("standard input".into(), "a".into()));
     }
 
     #[test]

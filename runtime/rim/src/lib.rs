@@ -11,6 +11,7 @@ pub mod file;
 pub mod folder;
 pub mod foreign;
 pub mod input;
+pub mod listen;
 pub mod log;
 #[macro_use]
 pub mod out;

@@ -149,6 +149,18 @@ impl Unfit {
         }
     }
 
+    /// It is signed, and not under a root that this client believes.
+    pub const fn is_of_another_root(&self) -> bool {
+        match self {
+            Self::Foreign { .. } => true,
+            Self::Certificate(error) => {
+                self.wants_chain() || matches!(error, CertificateIssuerError::Chain(ChainError::UntrustedRoot { .. }))
+            }
+            Self::Crl(_) => self.wants_chain(),
+            _ => false,
+        }
+    }
+
     /// True of damage, and not of a clock or of another client's roots. A simulator's chain may just not be at hand.
     pub(crate) const fn is_damage(&self, issuer: &Issuer) -> bool {
         match self {

@@ -9,7 +9,7 @@ use coffer_verifier::{
 };
 use futures_util::future::join_all;
 
-use crate::address::Item;
+use crate::address::{Base, Item};
 use crate::check::{Entry, Issuer, of_leaf};
 use crate::client::{Effort, Inner, Kds};
 use crate::error::FetchError;
@@ -25,6 +25,8 @@ pub struct Collected {
     pub failures: Vec<(Item, FetchError)>,
     /// Where no list is at hand: the highest number seen of one, below which no list that the report brought may be. Else 0.
     pub list_floor: u64,
+    /// Who was asked; nobody, of a client that asks none.
+    pub service: Option<Base>,
 }
 
 impl Kds {
@@ -33,7 +35,7 @@ impl Kds {
     /// report, is of today by its dates and not older than one seen is not waited for, but the held one goes to the judge beside it.
     pub async fn collect(&self, report: &Report, carried: &Endorsements, now: UnixTime) -> Collected {
         let key = report.signing_key();
-        let mut all = Collected::default();
+        let mut all = Collected { service: self.0.options.base.clone(), ..Collected::default() };
         if key == SigningKey::None {
             return all;
         }
@@ -118,7 +120,7 @@ impl Kds {
 
     async fn each(&self, items: &[Item], effort: Effort, now: UnixTime) -> Collected {
         let found = join_all(items.iter().map(|item| self.0.obtain(*item, effort, now))).await;
-        let mut all = Collected::default();
+        let mut all = Collected { service: self.0.options.base.clone(), ..Collected::default() };
         for (item, found) in items.iter().zip(found) {
             all.add(*item, found);
         }

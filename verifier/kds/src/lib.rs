@@ -29,7 +29,7 @@ pub use budget::Rate;
 pub use check::{Issuer, Unfit};
 pub use client::{Kds, OpenError};
 pub use collect::Collected;
-pub use error::FetchError;
+pub use error::{Asked, FetchError};
 pub use options::Options;
 pub use said::{Failures, UnderWay, failure, failures_json};
 pub use services::{Clients, KdsEntry, Services};

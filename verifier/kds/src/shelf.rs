@@ -2,7 +2,8 @@
 //!
 //! Taken in is whatever holds, under any name: AMD's (`vcek/v1/Milan/cert_chain`, `crl`, `HWID?blSPL=…`, as a mirror of the
 //! service has them), those of `coffer verify --certs` (`vcek.der`, `ask.pem`, …), and the folder of another client. Written out
-//! are AMD's names. A VLEK has none there; it is `vlek/v1/Milan/TCB-KEY.der`.
+//! are AMD's names, but for leaves, whose names are queries there: `vcek/v1/Milan/HWID-bl03-tee00-snp08-ucode115.der`, and
+//! `vlek/v1/Milan/TCB-KEY.der`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,7 +15,7 @@ use coffer_rim::file::Writer;
 use coffer_rim::folder::Beneath;
 use coffer_verifier::abi::{ProductLine, SigningKey, SpkiDigest};
 use coffer_verifier::chain::{Certificate, CertificateRole, Crl};
-use coffer_verifier::{Endorsements, UnixTime, verify_certificate};
+use coffer_verifier::{Endorsements, Look, UnixTime, verify_certificate};
 
 use crate::address::Item;
 use crate::check::{Entry, Issuer, Unfit, check, of_leaf};
@@ -214,11 +215,23 @@ impl Kds {
 }
 
 fn amd_name(item: &Item, entry: &Entry) -> PathBuf {
-    let path = item.path().unwrap_or_else(|| {
-        let tcb = if let Item::Vlek { tcb, .. } = item { tcb.to_raw() } else { 0 };
-        format!("/vlek/v1/{}/{tcb:016x}-{}.der", item.product(), entry.spki)
-    });
-    PathBuf::from(path.trim_start_matches('/'))
+    let path = match item {
+        // A query is no file's name everywhere: media have file systems that know no `?`, and shells give it a meaning.
+        Item::Vcek { product, chip, tcb } => {
+            let fmc = tcb.fmc.map(|fmc| format!("fmc{fmc:02}-")).unwrap_or_default();
+            format!(
+                "vcek/v1/{product}/{}-{fmc}bl{:02}-tee{:02}-snp{:02}-ucode{:02}.der",
+                Item::hwid(*product, chip),
+                tcb.bootloader,
+                tcb.tee,
+                tcb.snp,
+                tcb.microcode
+            )
+        }
+        Item::Vlek { product, tcb } => format!("vlek/v1/{product}/{:016x}-{}.der", tcb.to_raw(), entry.spki),
+        Item::Chain { .. } | Item::Crl { .. } => item.path().unwrap_or_default().trim_start_matches('/').to_owned(),
+    };
+    PathBuf::from(path)
 }
 
 /// Certificates or lists, DER or PEM.
@@ -229,8 +242,9 @@ fn content(path: &Path, bytes: &[u8]) -> Result<Content, Unfit> {
         Err(error) => error,
     };
     let mut list = Endorsements::new();
-    if list.add_crl(bytes).is_err() {
-        return Err(refused.into());
+    if let Err(of_list) = list.add_crl(bytes) {
+        let is_list = Look::of(bytes) == Look::RevocationList;
+        return Err(if is_list { of_list } else { refused }.into());
     }
     // Which service has a list, only its place tells.
     let of_vlek = path.components().any(|part| part.as_os_str() == "vlek");

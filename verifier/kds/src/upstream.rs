@@ -2,10 +2,13 @@
 //!
 //! Trusts: nothing but TLS for privacy and availability; what it answers is checked as a host's word is.
 
+use std::error::Error;
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use coffer_rim::chain;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use coffer_rim::foreign::foreign_at_most;
+use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, StatusCode, redirect};
 use time::PrimitiveDateTime;
 use time::macros::format_description;
@@ -55,7 +58,7 @@ impl Upstream {
     pub(crate) async fn get(&self, url: &str, limit: usize) -> Answer {
         let failed = |error: reqwest::Error| {
             let error = error.without_url();
-            if error.is_timeout() { FetchError::Slow } else { FetchError::Failed { reason: chain(&error) } }
+            if error.is_timeout() { FetchError::Slow } else { FetchError::Failed { reason: reason(&error) } }
         };
         let mut response = match self.http.get(url).send().await {
             Ok(response) => response,
@@ -89,9 +92,40 @@ impl Upstream {
             (StatusCode::TOO_MANY_REQUESTS, pause) => later(pause.unwrap_or(PAUSE)),
             (StatusCode::SERVICE_UNAVAILABLE, Some(pause)) => later(pause),
             (StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::GONE, _) => Answer::None(status.as_u16()),
-            _ => Answer::Failed(FetchError::Failed { reason: format!("status {}", status.as_u16()) }),
+            _ if status.is_redirection() => {
+                let to = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("nowhere");
+                let to = foreign_at_most(to, LONGEST_ADDRESS);
+                Answer::Failed(FetchError::Redirect { status: status.as_u16(), to })
+            }
+            _ => Answer::Failed(FetchError::Status { status: status.as_u16() }),
         }
     }
+}
+
+/// Letters of a foreign address that are shown.
+const LONGEST_ADDRESS: usize = 200;
+
+/// In words: what of a connection failed, and the innermost cause alone.
+fn reason(error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    let mut kind = None;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+        kind = cause.downcast_ref::<io::Error>().map(io::Error::kind).or(kind);
+    }
+    let what = match kind {
+        Some(io::ErrorKind::ConnectionRefused) => return "the connection is refused".to_owned(),
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => {
+            return "the connection broke off before the answer was whole".to_owned();
+        }
+        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
+            return "there is no way to that host".to_owned();
+        }
+        _ if error.is_connect() => "no connection",
+        _ if error.is_body() || error.is_decode() => "the answer broke off",
+        _ => "it does not speak HTTP",
+    };
+    format!("{what}: {cause}")
 }
 
 /// Seconds, or a date (RFC 9110 §10.2.3).

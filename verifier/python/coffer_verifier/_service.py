@@ -19,7 +19,7 @@ from typing import Dict, Iterable, Mapping, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
 from ._appraisal import Appraisal
-from ._verify import ANY, Any
+from ._verify import ANY, Any, _all_bytes, _is_bytes
 
 MAX_ANSWER = 8 << 20
 # Heads, and what frames an answer, are bounded with it: `http.client` takes a chunk of a length below zero for all that ever comes.
@@ -122,10 +122,13 @@ class Question:
 
     def asked(self) -> Dict[str, Whatever]:
         """As the service reads it."""
+        _is_bytes("evidence", self.evidence)
+        if self.cert_table is not None:
+            _is_bytes("cert_table", self.cert_table)
         asked: Dict[str, Whatever] = {
             "evidence": _base64(self.evidence),
-            "certificates": [_armour(one) for one in self.certificates],
-            "crls": [_armour(one) for one in self.crls],
+            "certificates": [_armour(one) for one in _all_bytes("certificates", self.certificates)],
+            "crls": [_armour(one) for one in _all_bytes("crls", self.crls)],
         }
         if isinstance(self.report_data, Challenge):
             asked["challenge"] = self.report_data.challenge
@@ -185,7 +188,11 @@ class Service:
         context: Optional[ssl.SSLContext] = None,
         timeout: float = 15.0,
     ) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ValueError("the service's address is https://HOST[:PORT], with a port from 1 to 65535") from None
         if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("the service's address is https://HOST[:PORT]")
         if parts.username is not None or parts.path not in ("", "/"):
@@ -193,7 +200,7 @@ class Service:
         if parts.scheme == "http" and not _is_here(parts.hostname):
             raise ValueError("http would show the key to everybody between; it is for this machine alone")
         self._host, self._plain = parts.hostname, parts.scheme == "http"
-        self._port = parts.port or (http.client.HTTP_PORT if self._plain else http.client.HTTPS_PORT)
+        self._port = port or (http.client.HTTP_PORT if self._plain else http.client.HTTPS_PORT)
         self._at = f"{parts.scheme}://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
         self._context = context if context is not None else ssl.create_default_context()
         self._timeout = timeout
@@ -350,7 +357,8 @@ def _refused(status: int, said: Whatever, retry_after: str) -> ServiceError:
         error = said["error"]
         message, code, hint = str(error["message"]), str(error["reason"]["code"]), error["hint"]
     except (KeyError, TypeError):
-        message, code, hint = f"the service answers with status {status}", None, None
+        what = "something that is no answer of coffer-verifier's" if status == 200 else f"status {status}"
+        message, code, hint = f"the service answers with {what}", None, "check the address: a proxy may answer in its place"
     return ServiceError(message, status=status, code=code, hint=hint, retry_after=seconds)
 
 

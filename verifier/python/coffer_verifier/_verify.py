@@ -6,7 +6,7 @@ import json
 import time
 from datetime import datetime
 from enum import Enum
-from typing import Iterable, Optional, Union
+from typing import Iterable, List, Optional, Union
 
 from . import _native
 from ._appraisal import Appraisal
@@ -57,16 +57,21 @@ def verify(
         raise TypeError("report_data is 64 bytes, or ANY, which waives it")
     if not isinstance(waive_revocation, bool):
         raise TypeError("waive_revocation is a bool")
+    _is_bytes("evidence", evidence)
+    if cert_table is not None:
+        _is_bytes("cert_table", cert_table)
+    if not isinstance(policy, str):
+        raise TypeError(f"policy is TOML in a str, or the word strict, and not {_kind(policy)}")
     try:
         text = _native.judge(
             evidence,
             cert_table=cert_table,
-            certificates=list(certificates),
-            crls=list(crls),
+            certificates=_all_bytes("certificates", certificates),
+            crls=_all_bytes("crls", crls),
             policy=policy,
             report_data=None if report_data is ANY else bytes(report_data),
             waive_revocation=waive_revocation,
-            simulated_roots=list(simulated_roots),
+            simulated_roots=_all_bytes("simulated_roots", simulated_roots),
             now=_seconds(at),
         )
     except ValueError as error:
@@ -83,4 +88,29 @@ def _seconds(at: Union[datetime, int, None]) -> int:
         if at.tzinfo is None:
             raise ValueError("a datetime without a time zone is no point in time")
         return int(at.timestamp())
+    if isinstance(at, bool) or not isinstance(at, int):
+        raise TypeError(f"at is a datetime, or whole seconds since 1970, and not {_kind(at)}")
+    if not -(1 << 63) <= at < 1 << 63:
+        raise ValueError("at is beyond what seconds since 1970 are counted to")
     return at
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _is_bytes(name: str, value: object) -> None:
+    if not isinstance(value, (bytes, bytearray)):
+        raise TypeError(f"{name} is bytes, and not {_kind(value)}")
+
+
+def _all_bytes(name: str, values: Iterable[bytes]) -> List[bytes]:
+    if isinstance(values, (bytes, bytearray, str)):
+        raise TypeError(f"{name} is a list of bytes, and not {_kind(values)}: [one] is a list of one")
+    try:
+        listed = list(values)
+    except TypeError:
+        raise TypeError(f"{name} is a list of bytes, and not {_kind(values)}") from None
+    for at, value in enumerate(listed):
+        _is_bytes(f"{name}[{at}]", value)
+    return listed

@@ -97,7 +97,7 @@ def test_nothing_is_waived_by_leaving_it_out(milan):
 def test_a_question_that_cannot_be_put_says_why_and_what_helps(milan):
     report, rest = (milan / "report.bin").read_bytes(), given(milan)
     for change, words in (
-        ({"evidence": b"x"}, "1 bytes are no report"),
+        ({"evidence": b"x"}, "a text, length 1, where a report"),
         ({"policy": "vmpls = [0]"}, "the policy cannot be read"),
         ({"report_data": b"short"}, "REPORT_DATA has 64 bytes, not 5"),
         ({"certificates": [b"x"]}, "a certificate cannot be read"),
@@ -110,6 +110,22 @@ def test_a_question_that_cannot_be_put_says_why_and_what_helps(milan):
     for wrong in ({"at": datetime(2026, 9, 20)}, {"certificates": b"one"}, {"evidence": "text"}, {"at": 1 << 70}):
         with pytest.raises((TypeError, ValueError, OverflowError)):
             verify(**{"evidence": report, "policy": ANY_GUEST, **rest, **wrong})
+
+
+def test_what_is_of_another_type_is_named_and_not_in_a_languages_words(milan):
+    report, rest = (milan / "report.bin").read_bytes(), given(milan)
+    for change, words in (
+        ({"evidence": "text"}, "evidence is bytes, and not str"),
+        ({"cert_table": "text"}, "cert_table is bytes, and not str"),
+        ({"certificates": b"one"}, r"certificates is a list of bytes, and not bytes: \[one\]"),
+        ({"crls": 1}, "crls is a list of bytes, and not int"),
+        ({"certificates": [b"", "text"]}, r"certificates\[1\] is bytes, and not str"),
+        ({"policy": b"strict"}, "policy is TOML in a str"),
+        ({"at": "now"}, "at is a datetime, or whole seconds since 1970, and not str"),
+        ({"at": 1 << 70}, "beyond what seconds since 1970"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=words):
+            verify(**{"evidence": report, "policy": ANY_GUEST, **rest, **change})
 
 
 def test_time_is_an_argument(milan):

@@ -157,7 +157,10 @@ impl Appraiser {
             Some(wanted) => Some(self.token(&asked, wanted, &policy, &appraisal, now, random)?),
             None => None,
         };
-        let not_fetched = coffer_kds::failures_json(&found.failures);
+        let not_fetched = {
+            let asked = coffer_kds::Asked { service: found.service.as_ref(), mirror: "service in [kds]" };
+            coffer_kds::failures_json(&found.failures, asked)
+        };
         Ok(Answer { policy, appraisal, not_fetched, request_nonce: asked.request_nonce, token })
     }
 

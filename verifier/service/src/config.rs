@@ -17,7 +17,7 @@ use coffer_rim::{chain, input};
 use coffer_token::KeySet;
 use coffer_verifier::abi::{ProductLine, SpkiDigest};
 use coffer_verifier::ear::{Issuer, Word};
-use coffer_verifier::{Endorsements, EvidencePolicy, MaxAge, PolicyFileError, STRICT, amd_root};
+use coffer_verifier::{Endorsements, EvidencePolicy, Look, MaxAge, PolicyFileError, STRICT, amd_root};
 use serde::{Deserialize, Serialize};
 
 use crate::access::Access;
@@ -332,8 +332,16 @@ impl ConfigFile {
         for file in &self.endorsements {
             let read = input::read(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
             let added = read.and_then(|bytes| {
-                let certificates = all.add_certificates(&bytes);
-                certificates.or_else(|first| all.add_crl(&bytes).map_err(|_| first)).map_err(|error| chain(&error))
+                let refused = match all.add_certificates(&bytes) {
+                    Ok(()) => return Ok(()),
+                    Err(refused) => refused,
+                };
+                let list = all.add_crl(&bytes);
+                match Look::of(&bytes) {
+                    Look::Certificate => list.map_err(|_| chain(&refused)),
+                    Look::RevocationList => list.map_err(|error| chain(&error)),
+                    look => list.map_err(|_| format!("{look} where a certificate or a list is due")),
+                }
             });
             if let Err(why) = added {
                 mistakes.push(format!("endorsements ({}): {why}", file.display()));

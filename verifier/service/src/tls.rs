@@ -98,7 +98,10 @@ fn config(
             builder.with_client_cert_verifier(clients)
         }
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|error| error.to_string())?;
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => "it is not the key of the certificate in tls.certificate".to_owned(),
+        other => other.to_string(),
+    })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // A session taken up again brings the client's certificate of then, whose dates and roots nobody would look at any more.
     config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -44,7 +44,7 @@ fn every_mistake_is_named_at_once() {
         ("plain_http_for_this_machine_alone: ", "loopback"),
         ("challenge_key (none): ", "No such file"),
         ("issuer: ", "https://HOST"),
-        ("endorsements (gate.rego): ", "cannot be used"),
+        ("endorsements (gate.rego): ", "a text where a certificate or a list is due"),
         ("api_keys[1].name ", "without spaces"),
         ("api_keys[1].sha256: ", "64 hexadecimal digits"),
         ("limits.requests is 0", "1 to 10000"),
@@ -132,6 +132,21 @@ fn a_tls_identity_is_whole_or_named() {
         assert!(found.iter().any(|one| one.starts_with(field) && one.contains(word)), "{field}: {found:?}");
     }
     assert_eq!(found.len(), 3);
+}
+
+#[test]
+fn a_key_of_another_certificate_is_told_to_be_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut file, _) = config(folder.path());
+    let [one, other] = [0, 1].map(|_| rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap());
+    std::fs::write(folder.path().join("one.pem"), one.cert.pem()).unwrap();
+    let key = folder.path().join("other.key");
+    std::fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    file.plain_http_for_this_machine_alone = false;
+    file.tls = Some(TlsEntry { certificate: "one.pem".into(), key: "other.key".into(), client_roots: None });
+    let Err(ConfigError::Mistakes(found)) = file.resolve(folder.path()) else { panic!("it was taken") };
+    assert_eq!(found, ["tls.key (other.key): it is not the key of the certificate in tls.certificate"]);
 }
 
 /// The generator of P-384: a key that signed nothing here.

@@ -385,7 +385,8 @@ fn crl_age(floor: &mut Floor, verified: &VerifiedReport, limit: MaxAge) {
             Code::CrlAge,
             found,
             limit,
-            "bring the current list: `coffer host certificates` on the host, `coffer kbs crl put` at a key broker",
+            "bring a list made since then, as its issuer's key distribution service (KDS) has it today; where today's is no younger, the policy asks \
+             for more than there is",
         ),
     }
 }

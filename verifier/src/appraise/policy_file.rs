@@ -187,7 +187,7 @@ impl EvidencePolicy {
         if text.len() > MAX_POLICY {
             return Err(E::TooLong { found: text.len(), limit: MAX_POLICY });
         }
-        let file: PolicyFile = toml::from_str(text).map_err(|error| E::Toml(error.to_string()))?;
+        let file: PolicyFile = toml::from_str(text).map_err(|error| E::Toml(crate::said::toml_error(text, &error)))?;
         let mut policy = Self::default_floor();
         for (name, rule) in &file.guest_policy {
             let bit = PolicyBit::ALL.into_iter().find(|bit| bit.name() == name);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::once;
-use crate::{P384PublicKey, hcl::TpmKey};
+use crate::{P384PublicKey, hcl::TpmKey, said};
 
 /// The thumbprint of an issuer's key, which is its `kid`: 43 characters.
 pub fn thumbprint(key: &P384PublicKey) -> String {
@@ -97,7 +97,7 @@ impl Jwks {
         if bytes.len() > MAX_JWKS {
             return Err(JwksError::TooLong { found: bytes.len() });
         }
-        let json = |error: serde_json::Error| JwksError::Json(error.to_string());
+        let json = |error: serde_json::Error| JwksError::Json(said::json_error(bytes, &error));
         once::check(bytes).map_err(json)?;
         let document: Value = serde_json::from_slice(bytes).map_err(json)?;
         let list = document.get("keys").and_then(Value::as_array).filter(|list| list.len() <= MAX_KEYS);

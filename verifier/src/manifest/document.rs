@@ -175,8 +175,10 @@ impl ReferenceManifest {
         if bytes.len() > MAX_PAYLOAD {
             return Err(ManifestError::TooLong { part: "manifest", found: bytes.len(), limit: MAX_PAYLOAD });
         }
-        let wire: Wire = serde_json::from_slice(bytes)
-            .map_err(|error| ManifestError::Json { part: "manifest", message: error.to_string() })?;
+        let wire: Wire = serde_json::from_slice(bytes).map_err(|error| ManifestError::Json {
+            part: "manifest",
+            message: crate::said::json_error(bytes, &error),
+        })?;
         let only = match wire.version {
             1 => Some(LaunchForm::ResetVector),
             VERSION => None,

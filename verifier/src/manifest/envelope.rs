@@ -17,7 +17,7 @@ const KIND: EnvelopeKind = EnvelopeKind { payload_type: PAYLOAD_TYPE, longest: M
 #[non_exhaustive]
 pub enum ManifestRefusal {
     /// No signature is by a key that is listed.
-    #[error("manifest is signed by {}, and none of the {listed} manifest keys listed is that", list(.found))]
+    #[error("manifest is signed by {}, and that is none of the manifest keys listed ({listed})", list(.found))]
     UnknownKey {
         /// Keys that the envelope names.
         found: Vec<SpkiDigest>,

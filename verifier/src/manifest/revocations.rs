@@ -51,8 +51,10 @@ impl Revocations {
     /// # Errors
     /// [`ManifestError`], naming the key.
     pub fn from_toml(text: &str) -> Result<Self, ManifestError> {
-        let file: File = toml::from_str(text)
-            .map_err(|error| ManifestError::Json { part: "revocation list", message: error.to_string() })?;
+        let file: File = toml::from_str(text).map_err(|error| ManifestError::Json {
+            part: "revocation list",
+            message: crate::said::toml_error(text, &error),
+        })?;
         let field = |field: String, expected| ManifestError::Field { field, expected };
         let until = match file.until.as_str() {
             "never" => Expiry::Never,

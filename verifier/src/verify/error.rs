@@ -190,6 +190,9 @@ impl VerifyError {
     /// Code, found, expected and hint.
     pub fn reason(&self) -> Reason {
         const OTHER_CERT: &str = "give the certificate issued for this chip at this TCB, not another one";
+        const OTHER_VLEK: &str = "give the VLEK certificate that the host's provider has for this TCB, as it stands in the certificate table \
+            of the extended report";
+        let other = |key: SigningKey| if key == SigningKey::Vlek { OTHER_VLEK } else { OTHER_CERT };
         let none = "there is nothing to mend: do not trust this evidence";
         match self {
             Self::Report(error) => {
@@ -220,7 +223,7 @@ impl VerifyError {
                 Code::SigningKey,
                 format!("{stated} in the report"),
                 format!("{certified}, as the leaf is one"),
-                OTHER_CERT,
+                other(*stated),
             ),
             Self::Product { stated, certified } => Reason::new(
                 Code::Product,
@@ -234,7 +237,7 @@ impl VerifyError {
                     Code::Tcb,
                     format!("{found} in the report"),
                     format!("{expected}, as the {key} certifies"),
-                    OTHER_CERT,
+                    other(*key),
                 )
             }
             Self::ChipId { reported, certified } => Reason::new(
@@ -247,7 +250,11 @@ impl VerifyError {
                 Code::Signature,
                 "does not verify",
                 format!("a signature by the {key}"),
-                "the report was altered, or the certificate is of another chip",
+                if *key == SigningKey::Vlek {
+                    "the report was altered, or the certificate is of another provider's key"
+                } else {
+                    "the report was altered, or the certificate is of another chip"
+                },
             ),
             Self::Endorsement(error) => error.reason(),
             Self::WorkloadSpec { computed, stated } => Reason::new(

@@ -136,8 +136,9 @@ fn said(summary: &StateSummary, as_json: bool, verb: &str, failure: Option<Failu
         coffer_rim::println!("{what}\n  repair {verb}: {repair}");
     }
     if let (count @ 1.., Some(last)) = (inputs_gone.len(), inputs_gone.last()) {
+        let plural = if count == 1 { "" } else { "s" };
         coffer_rim::println!(
-            "what policies saw of {count} decisions is gone, the last of them line {last}: it decided nothing, and no policy can be tried on them"
+            "what policies saw of {count} decision{plural} is gone, the last of them line {last}: it decided nothing, and no policy can be tried on them"
         );
     }
     if faults.is_empty() {

@@ -6,7 +6,7 @@ mod check;
 mod evidence;
 mod kds;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_runtime::simulator;
@@ -52,7 +52,7 @@ struct AttacksArgs {}
 
 fn init(args: &InitArgs, context: &Context) -> Result<ExitCode, CliError> {
     let folder = folder(context);
-    let installation = simulator::open_all(&folder, &args.product, true)?;
+    let installation = open_all(&args.product, true, context)?;
     let anchors: Vec<_> = installation.anchors().collect();
     if context.json {
         let list: Vec<_> = anchors
@@ -103,8 +103,14 @@ fn folder(context: &Context) -> PathBuf {
     context.home.join("sim")
 }
 
-fn open(folder: &Path, product: ProductLine, vlek: bool) -> Result<Installation, CliError> {
-    simulator::open_all(folder, &[product], vlek)
+/// This installation's simulator. Where its keys are to be made, which takes seconds, people are told so.
+fn open_all(products: &[ProductLine], vlek: bool, context: &Context) -> Result<Installation, CliError> {
+    let folder = folder(context);
+    if !context.json && !simulator::has_all(&folder, products, vlek) {
+        let names: Vec<_> = products.iter().map(ToString::to_string).collect();
+        eprintln!("coffer: making the simulator's keys for {}: some seconds", names.join(", "));
+    }
+    simulator::open_all(&folder, products, vlek)
 }
 
 fn now() -> u64 {

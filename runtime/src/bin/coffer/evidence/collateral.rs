@@ -103,7 +103,7 @@ struct FetchArgs {
 fn fetch(args: &FetchArgs, context: &Context) -> Result<ExitCode, CliError> {
     let mut reports = Vec::new();
     for file in &args.files {
-        let presented = judging::presented(&judging::read(file)?)?;
+        let presented = judging::presented(file, &judging::read(file)?)?;
         let report = Report::parse(&presented.evidence().report).class_while(Class::NotAuthentic, file.display())?;
         args.whose.may_ask_for(&report, file, context)?;
         reports.push(report);
@@ -126,7 +126,7 @@ fn fetch(args: &FetchArgs, context: &Context) -> Result<ExitCode, CliError> {
         let changes = Changes { before, after: shelf(&kds).await, new: "fetched" };
         (all, changes)
     }));
-    Ok(said(&found, &changes, args.mirror.is_some() && !args.whose.allow_simulated, context))
+    Ok(said(&found, &changes, &fetching::Asked::of(args.mirror.as_ref(), args.whose.allow_simulated), context))
 }
 
 /// What is kept of each item.
@@ -193,16 +193,15 @@ impl Changes {
 
 const NOT_KEPT: &str = "not kept";
 
-/// `mirrored`: as of [`fetching::failed`].
-fn said(found: &Collected, changes: &Changes, mirrored: bool, context: &Context) -> ExitCode {
+fn said(found: &Collected, changes: &Changes, asked: &fetching::Asked, context: &Context) -> ExitCode {
     let (certificates, lists) = (found.endorsements.certificates().len(), found.endorsements.crls().len());
     let lost = changes.lost(&found.items);
     if let Some(lost) = lost.as_ref().filter(|_| !context.json) {
         error::print(lost, false);
     }
-    let last = found.failures.last().map(|one| fetching::failed(one, mirrored)).or(lost);
+    let last = found.failures.last().map(|one| fetching::failed(one, asked)).or(lost);
     if context.json {
-        let (items, failures) = (changes.json(&found.items), fetching::json(&found.failures, mirrored));
+        let (items, failures) = (changes.json(&found.items), fetching::json(&found.failures, asked));
         let mut value = json!({ "items": items, "certificates": certificates, "lists": lists, "failures": failures });
         if let Some(last) = &last {
             value["error"] = last.json()["error"].take();
@@ -210,7 +209,7 @@ fn said(found: &Collected, changes: &Changes, mirrored: bool, context: &Context)
         println!("{value}");
     } else {
         changes.print(&found.items);
-        fetching::print(&found.failures, mirrored);
+        fetching::print(&found.failures, asked);
     }
     last.map_or(ExitCode::SUCCESS, |failure| ExitCode::from(failure.class.code()))
 }
@@ -247,7 +246,7 @@ fn refresh(args: &RefreshArgs, context: &Context) -> Result<ExitCode, CliError> 
             lists.into_iter().filter(|list| found.items.contains(list) || before.contains_key(list)).collect();
         (found, Changes { before, after: shelf(&kds).await, new: "fetched" })
     }));
-    Ok(said(&found, &changes, args.mirror.is_some() && !args.whose.allow_simulated, context))
+    Ok(said(&found, &changes, &fetching::Asked::of(args.mirror.as_ref(), args.whose.allow_simulated), context))
 }
 
 /// List what is kept, and what is of no use now.
@@ -308,7 +307,21 @@ fn import(args: &ImportArgs, context: &Context) -> Result<ExitCode, CliError> {
         (done, Changes { before, after: shelf(&kds).await, new: "imported" })
     });
     let done = done.class(Class::Config)?;
-    let none = done.items.is_empty().then(|| CliError::new(Class::NotAuthentic, "nothing in it can be used"));
+    let simulated = done.refused.iter().any(|(_, unfit)| unfit.is_of_another_root());
+    let none = done.items.is_empty().then(|| {
+        let none = CliError::new(Class::NotAuthentic, "nothing in it can be used");
+        match (simulated, args.whose.allow_simulated) {
+            (true, false) => none.hint(
+                "it does not rest on AMD's roots: what a simulator made is taken in with --allow-simulated, that of another \
+                 installation with --anchor FILE, its root, beside",
+            ),
+            (true, true) => none.hint(
+                "it rests on no root that is believed here: --anchor FILE lists that of another installation's simulator, and AMD's is \
+                 taken in without --allow-simulated",
+            ),
+            (false, _) => none,
+        }
+    });
     let none = none.or_else(|| changes.lost(&done.items));
     if context.json {
         let refused = done.refused.iter().map(|(path, unfit)| json!({ "file": path, "error": chain(unfit) }));

@@ -27,6 +27,23 @@ pub struct DecisionLog {
 }
 
 impl DecisionLog {
+    /// Refuses masks that leave nothing out, before anything is decided.
+    ///
+    /// # Errors
+    /// Class `usage`.
+    pub fn check(&self) -> Result<(), CliError> {
+        if self.mask.len() > MASKS {
+            return Err(CliError::new(Class::Usage, format!("more than {MASKS} --mask")));
+        }
+        if let Some(mask) = self.mask.iter().find(|mask| !mask.names_a_field()) {
+            let message = format!("--mask {mask}: no decision has such a field, so that nothing would be left out");
+            return Err(CliError::new(Class::Usage, message).hint(
+                "`coffer policy show input` lists fields of the input; beside them there are /result/allow and /result/deny",
+            ));
+        }
+        Ok(())
+    }
+
     /// Writes a decision, where a log is wanted.
     pub fn write(
         &self,
@@ -35,15 +52,6 @@ impl DecisionLog {
         policies: &[(String, String)],
     ) -> Result<(), CliError> {
         let Some(path) = &self.decision_log else { return Ok(()) };
-        if self.mask.len() > MASKS {
-            return Err(CliError::new(Class::Usage, format!("more than {MASKS} --mask")));
-        }
-        if let Some(mask) = self.mask.iter().find(|mask| !mask.names_a_field()) {
-            let message = format!("--mask {mask}: no decision has such a field, so that nothing would be left out");
-            return Err(CliError::new(Class::Usage, message).hint(
-                "`coffer policy input` lists fields of the input; beside them there are /result/allow and /result/deny",
-            ));
-        }
         let now: UnixTime = SystemTime::now().into();
         let reasons: Vec<String> = appraisal.reasons().iter().map(ToString::to_string).collect();
         let decided = Decided {

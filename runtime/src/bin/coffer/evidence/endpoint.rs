@@ -57,7 +57,14 @@ impl Server {
             ];
             return match flags.into_iter().find(|(_, given)| *given) {
                 Some((flag, _)) => {
-                    wrong(flag, "a server, https://HOST:PORT", "for a file, a policy lists measurements and pairs")
+                    let hint = match flag {
+                        "--reference" => "for a file, a policy lists measurements and pairs",
+                        "--fresh" => {
+                            "that a file is no old one, --nonce or --report-data shows: what its maker was given to put into it"
+                        }
+                        _ => "leave it out, or name https://HOST:PORT in place of the file",
+                    };
+                    wrong(flag, "a server, https://HOST:PORT", hint)
                 }
                 None => Ok(None),
             };
@@ -103,7 +110,7 @@ impl Server {
     }
 }
 
-const CHALLENGE_HINT: &str = "--guest-port names the workload's own port where it is not that of the address; --as-owner shows this \
+const CHALLENGE_HINT: &str = "a server that speaks RA-TLS can be challenged, as a port of `coffer run -p HOST-PORT:PORT/ra-tls` does; --guest-port names the workload's own port where it is not that of the address; --as-owner shows this \
     installation's key to a port that takes listed clients alone";
 
 /// What a server showed.

@@ -72,27 +72,53 @@ fn words(way: &UnderWay, now: Instant) -> String {
     }
 }
 
-/// One that was not got. `mirrored`: a mirror was asked for AMD's, and may be somebody else's service.
-pub fn failed(one: &(Item, FetchError), mirrored: bool) -> CliError {
-    let failure = failure(one);
-    if mirrored && matches!(one.1, FetchError::Unfit(_)) { failure.hint(NOT_AMDS) } else { failure }
+/// Who was asked, and for whose.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// None, where nobody was.
+    pub service: Option<Base>,
+    /// For a simulator's.
+    pub simulated: bool,
+}
+
+impl Asked {
+    /// As it is named on a command line: AMD's where no mirror is.
+    pub fn of(mirror: Option<&Base>, simulated: bool) -> Self {
+        Self { service: Some(mirror.cloned().unwrap_or_else(Base::amd)), simulated }
+    }
+
+    fn words(&self) -> coffer_kds::Asked<'_> {
+        coffer_kds::Asked { service: self.service.as_ref(), mirror: "--mirror URL" }
+    }
+
+    /// A mirror was asked for AMD's, and may be somebody else's service.
+    fn is_mirror(&self) -> bool {
+        !self.simulated && self.service.as_ref().is_some_and(|service| !service.is_amd())
+    }
+}
+
+/// One that was not got.
+pub fn failed(one: &(Item, FetchError), asked: &Asked) -> CliError {
+    let failure = failure(one, asked.words());
+    let foreign = matches!(&one.1, FetchError::Unfit(unfit) if unfit.is_of_another_root());
+    if foreign && asked.is_mirror() { failure.hint(NOT_AMDS) } else { failure }
 }
 
 const NOT_AMDS: &str = "it does not rest on AMD's root: check the mirror; where it serves a simulator, what it gives is simulated, and \
     believed with --allow-simulated alone";
 
 /// All of them for people.
-pub fn print(failures: &[(Item, FetchError)], mirrored: bool) {
+pub fn print(failures: &[(Item, FetchError)], asked: &Asked) {
     for one in failures {
-        error::print(&failed(one, mirrored), false);
+        error::print(&failed(one, asked), false);
     }
 }
 
 /// All of them for programs.
-pub fn json(failures: &[(Item, FetchError)], mirrored: bool) -> Value {
-    let mut all = coffer_kds::failures_json(failures);
+pub fn json(failures: &[(Item, FetchError)], asked: &Asked) -> Value {
+    let mut all = coffer_kds::failures_json(failures, asked.words());
     for (said, one) in all.as_array_mut().into_iter().flatten().zip(failures) {
-        said["error"] = failed(one, mirrored).json()["error"].take();
+        said["error"] = failed(one, asked).json()["error"].take();
     }
     all
 }

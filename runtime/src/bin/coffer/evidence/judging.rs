@@ -2,20 +2,20 @@
 //!
 //! Trusts: the files and the clock of its caller. Never: prints, but for a warning.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use coffer_kds::{Base, Collected, Failures};
+use coffer_policies::typed::{Guests, lint_typed};
 use coffer_policies::{Policy, reads_as_built_in};
-use coffer_rim::regular;
+use coffer_rim::{chain, input, regular};
 use coffer_runtime::simulator;
-use coffer_verifier::abi::{Report, ReportData, SpkiDigest};
+use coffer_verifier::abi::{self, Report, ReportData, SpkiDigest};
 use coffer_verifier::ear::{NamedBinding, Nonce};
 use coffer_verifier::{
-    Appraisal, Code, ConnectionChain, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected,
-    ExpectedReportData, HclBlob, MaxAge, Presented, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
+    Appraisal, Code, ConnectionChain, CrlPolicy, EndorsementError, EndorsementKind, Endorsements, Evidence,
+    EvidencePolicy, Expected, ExpectedReportData, HclBlob, Look, MaxAge, Presented, PresentedError, STRICT,
+    TrustAnchors, UnixTime, Verdict, Verifier,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -59,7 +59,7 @@ pub struct Judging {
     crl: Vec<PathBuf>,
 
     /// Get what is missing from AMD's key distribution service, and keep it: `coffer collateral` lists it.
-    #[arg(long, conflicts_with = "at")]
+    #[arg(long)]
     pub fetch: bool,
 
     /// With --fetch: ask this service in place of AMD's; https, or http on this machine. Needed for a simulator's.
@@ -121,7 +121,7 @@ pub struct Judgement {
 
 /// What the judge says of what was read.
 pub fn judge(args: &Judging, input: &[u8], policy: &Named, context: &Context) -> Result<Judgement, CliError> {
-    let presented = presented(input)?;
+    let presented = presented(&args.file, input)?;
     let demanded = args.demanded(&presented).map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
     let judgement = decide(args, presented.evidence(), policy, context, |verifier, others, now| {
         verifier.judge_presented(&ConnectionChain::new(), &presented, others, &demanded, now)
@@ -130,16 +130,43 @@ pub fn judge(args: &Judging, input: &[u8], policy: &Named, context: &Context) ->
 }
 
 impl Judging {
+    /// Refuses words that contradict each other.
+    ///
+    /// # Errors
+    /// Class `usage`.
+    pub fn contradiction(&self) -> Result<(), CliError> {
+        if self.fetch && self.at.is_some() {
+            let message = "--fetch and --at contradict each other: what is fetched, and with --offline what was, is of its own day, and \
+                a certificate issued since then is not valid at the time of --at";
+            return Err(CliError::new(Class::Usage, message).hint(OF_THAT_TIME));
+        }
+        Ok(())
+    }
+
+    /// What helps against a root that nobody believes.
+    pub const fn untrusted_root(&self) -> &'static str {
+        match (self.allow_simulated, self.anchor.is_empty()) {
+            (false, _) => SIMULATOR,
+            (true, true) => OTHER_SIMULATOR,
+            (true, false) => NOT_THE_ANCHOR,
+        }
+    }
+
     /// What to type where certificates or lists are missing, or a list is over. `own`: the chip is this installation's simulator.
     pub fn where_missing(&self, appraisal: &Appraisal, own: bool) -> Option<&'static str> {
         let missing = appraisal.missing();
+        let of_provider = missing.iter().any(|request| request.kind == EndorsementKind::Leaf(abi::SigningKey::Vlek));
         if missing.is_empty() {
             let over = appraisal.reasons().iter().any(|reason| matches!(reason.code, Code::CrlDates | Code::CrlAge));
-            (over && !self.fetch && !self.allow_simulated && self.at.is_none()).then_some(FETCH_LIST)
+            let hint = if self.fetch { REFRESH_LIST } else { FETCH_LIST };
+            (over && !self.allow_simulated && self.at.is_none() && !self.offline).then_some(hint)
         } else if self.allow_simulated {
             Some(SIMULATED_CERTIFICATES)
         } else if own {
             Some(OWN_SIMULATOR)
+        } else if of_provider {
+            let amds = missing.iter().any(|request| !coffer_kds::urls(request).is_empty());
+            Some(if amds && !self.fetch && self.at.is_none() { VLEK_AND_LIST } else { VLEK })
         } else if self.at.is_some() {
             Some(OF_THAT_TIME)
         } else {
@@ -149,9 +176,10 @@ impl Judging {
         }
     }
 
-    /// Somebody else than AMD may have answered, who is believed for AMD's certificates alone.
-    pub fn asks_mirror_for_amds(&self) -> bool {
-        self.mirror.is_some() && !self.allow_simulated
+    /// Who is asked with --fetch.
+    pub fn asked(&self) -> fetching::Asked {
+        let asked = fetching::Asked::of(self.mirror.as_ref(), self.allow_simulated);
+        if self.offline { fetching::Asked { service: None, ..asked } } else { asked }
     }
 
     /// What REPORT_DATA must be, if that was said.
@@ -174,6 +202,17 @@ const OWN_SIMULATOR: &str = "the evidence names the chip of this installation's 
     believes that simulator, which proves nothing about hardware";
 const OF_THAT_TIME: &str = "name those of that time: --certs DIR, or --vcek FILE and --crl FILE; --fetch gets today's, and stands \
     beside no --at";
+const SIMULATOR: &str =
+    "not AMD's root; with --allow-simulated this installation's simulator is believed, and with --anchor another one";
+const OTHER_SIMULATOR: &str =
+    "neither AMD's root nor that of this installation's simulator; --anchor lists another simulator's";
+const NOT_THE_ANCHOR: &str = "neither AMD's root nor one that --anchor lists, beside which this installation's own does not count: the one \
+    found is listed in the same way, where its simulator is meant";
+const VLEK: &str = "name the VLEK certificate with --vlek FILE: no service has it, but the guest does, in the certificate table of its \
+    extended report, which the provider's host fills (`snpguest certificates pem DIR`)";
+const VLEK_AND_LIST: &str = "name the VLEK certificate with --vlek FILE: no service has it, but the guest does, in the certificate table of \
+    its extended report, which the provider's host fills (`snpguest certificates pem DIR`); --fetch gets AMD's list alone";
+const REFRESH_LIST: &str = "`coffer collateral refresh` asks anew for the list that is kept";
 const FETCH_LIST: &str = "with --fetch this command gets the list of today from AMD and keeps it";
 const FETCH: &str =
     "with --fetch this command gets them from AMD and keeps them; --certs DIR names those that are at hand";
@@ -266,25 +305,19 @@ pub fn exit_code(verdict: Verdict) -> u8 {
     }
 }
 
-/// Tells the forms apart.
-pub fn presented(bytes: &[u8]) -> Result<Presented, CliError> {
-    Presented::parse(bytes).map_err(|error| CliError::caused(Class::Config, &error).hint(error.hint()))
+/// Tells the forms of what `file` has apart.
+pub fn presented(file: &Path, bytes: &[u8]) -> Result<Presented, CliError> {
+    let named = |error: PresentedError| {
+        CliError::caused(Class::Config, &error).while_doing(input::name(file)).hint(error.hint())
+    };
+    Presented::parse(bytes).map_err(named)
 }
 
 /// Reads a file, or standard input for `-`.
 pub fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    let what = || format!("reading {}", path.display());
-    let mut bytes = Vec::new();
-    if path == Path::new("-") {
-        std::io::stdin().lock().take(MAX_FILE + 1).read_to_end(&mut bytes).class_while(Class::Config, what())?;
-    } else {
-        let file = File::open(path).class_while(Class::Config, what())?;
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).class_while(Class::Config, what())?;
-    }
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(CliError::new(Class::Config, format!("{} is longer than {MAX_FILE} bytes", path.display())));
-    }
-    Ok(bytes)
+    let stdin = || input::all(std::io::stdin().lock(), MAX_FILE);
+    let bytes = if path == Path::new("-") { stdin() } else { input::read(path, MAX_FILE) };
+    bytes.class_while(Class::Config, format!("reading {}", input::name(path)))
 }
 
 type Reader = fn(&Path) -> Result<Vec<u8>, CliError>;
@@ -327,9 +360,25 @@ fn endorsements(args: &Judging) -> Result<Result<Endorsements, EndorsementError>
         match added {
             Ok(()) => {}
             Err(error) if error.is_malformed() => {
-                return Err(error).class_while(Class::Config, path.display());
+                let hint = match &error {
+                    EndorsementError::Other { found: Look::RevocationList, .. } => {
+                        "a revocation list goes with --crl FILE".into()
+                    }
+                    EndorsementError::Other { found: Look::Certificate, .. } => {
+                        "certificates go with --vcek, --vlek, --ask, --asvk or --ark FILE".into()
+                    }
+                    EndorsementError::Other { found: Look::Report | Look::Cmw | Look::Hcl, .. } => {
+                        "evidence is what is judged: name it by itself, `coffer verify FILE`".into()
+                    }
+                    _ => error.reason().hint,
+                };
+                return Err(error).class_while(Class::Config, input::name(path)).map_err(|failure| failure.hint(hint));
             }
-            Err(error) => return Ok(Err(error)),
+            Err(error) => {
+                // The judge knows no files, and what it says travels in tokens.
+                error::warn(&format!("{}: {}", input::name(path), chain(&error)));
+                return Ok(Err(error));
+            }
         }
     }
     Ok(Ok(all))
@@ -402,8 +451,23 @@ pub fn floor(path: Option<&Path>) -> Result<Named, CliError> {
         Some(path) => {
             let words = "the word `strict` is the built-in policy; anything else is a TOML file";
             let bytes = read(path).map_err(|failure| failure.hint(words))?;
-            let text = String::from_utf8(bytes).class_while(Class::Config, path.display())?;
-            let rules = EvidencePolicy::from_toml(&text).class_while(Class::Config, path.display())?;
+            let text = String::from_utf8(bytes).map_err(|error| {
+                let message =
+                    format!("{}: {} where a policy (TOML) is due", input::name(path), Look::of(error.as_bytes()));
+                CliError::new(Class::Config, message).hint(words)
+            })?;
+            let rules = EvidencePolicy::from_toml(&text).map_err(|error| {
+                // As lint has them: all of them, each with its place.
+                let name = input::name(path);
+                let all = lint_typed(&name, &text, Guests::Elsewhere);
+                let all: Vec<_> = all.iter().filter(|one| one.code == "mistake").map(ToString::to_string).collect();
+                match Look::of(text.as_bytes()) {
+                    Look::Text if all.is_empty() => CliError::caused(Class::Config, &error).while_doing(name),
+                    Look::Text => CliError::of_mistakes(Class::Config, name, &all),
+                    other => CliError::new(Class::Config, format!("{name}: {other} where a policy (TOML) is due"))
+                        .hint(words),
+                }
+            })?;
             Ok(of(rules, own_name(path)?, digest(&text)))
         }
     }
@@ -471,7 +535,14 @@ fn listed_anchors(listed: &[String]) -> Result<TrustAnchors, CliError> {
                     format!("{one:?} is no digest, which has 64 hexadecimal digits, and there is no such file");
                 return Err(CliError::new(Class::NotFound, message));
             }
-            Err(_) => anchors.with_simulated_ark(&read(Path::new(one))?).class_while(Class::Config, one)?,
+            Err(_) => {
+                let ark = anchors.with_simulated_ark(&read(Path::new(one))?).class_while(Class::Config, one);
+                ark.map_err(|failure| {
+                    failure.hint(
+                        "--anchor takes a simulator's root: its certificate, such as ark.pem, or SHA-256 of its key",
+                    )
+                })?
+            }
         };
     }
     Ok(anchors)

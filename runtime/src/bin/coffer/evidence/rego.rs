@@ -47,7 +47,9 @@ impl Bundles {
             return Err(refused(message));
         }
         if !paths.iter().any(|path| is_bundle(path)) {
-            return Err(refused("--bundle-key: no bundle is named that the key could have signed".to_owned()));
+            let message = "--bundle-key: no bundle is named that the key could have signed";
+            return Err(CliError::new(Class::Usage, message)
+                .hint("name a bundle (NAME.tar.gz) beside it, or leave it out: a typed policy has no signature"));
         }
         Ok(())
     }
@@ -69,6 +71,11 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>, CliError> {
     if path.is_dir() {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let message = format!("{} is a folder, and a bundle is one file", path.display());
+        let texts = input::each_below(path, "rego", POLICY_LIMIT as u64, FILES);
+        if texts.is_ok_and(|texts| texts.is_empty()) {
+            return Err(CliError::new(Class::Config, format!("{message}; no .rego file is in it to pack either"))
+                .hint("name the .tar.gz of a folder that a policy is in"));
+        }
         let hint = format!("pack it, and name what comes of it: `tar -C {} -czf {name}.tar.gz .`", path.display());
         return Err(CliError::new(Class::Config, message).hint(hint));
     }

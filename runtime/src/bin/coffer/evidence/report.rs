@@ -33,7 +33,7 @@ struct ShowArgs {
 
 fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
     let file = &args.file;
-    let input = presented(&read(file)?)?;
+    let input = presented(file, &read(file)?)?;
     // The same exit code as `coffer verify` has for it.
     let report = Report::parse(&input.evidence().report).class_while(Class::NotAuthentic, file.display())?;
     // Version 2 does not name its product; only Milan and Genoa made it, and both share one TCB layout.

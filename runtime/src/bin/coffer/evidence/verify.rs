@@ -51,6 +51,8 @@ pub struct Args {
 
 /// Decides.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    args.judging.contradiction()?;
+    args.log.check()?;
     let policy = judging::policy(&args.judging.policy, &args.judging.bundles)?;
     let looked = match args.server.address(&args.judging)? {
         Some(address) => Some(args.server.look(&address, policy.rules.max_manifest_age, context)?),
@@ -61,7 +63,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         looked.judge(judging, &policy, context)?
     } else {
         let bytes = judging::read(&judging.file)?;
-        demanded = judging.demanded(&judging::presented(&bytes)?).filter(|_| judging.nonce.is_some());
+        demanded = judging.demanded(&judging::presented(&judging.file, &bytes)?).filter(|_| judging.nonce.is_some());
         judging::judge(judging, &bytes, &policy, context)?
     };
     print(args, (looked.as_ref(), demanded), &judged, &policy, context)?;
@@ -82,7 +84,7 @@ fn print(
     if context.json {
         let mut value = coffer_kds::appraisal_json(appraisal, simulated);
         if args.fetch {
-            value["not_fetched"] = fetching::json(not_fetched, args.asks_mirror_for_amds());
+            value["not_fetched"] = fetching::json(not_fetched, &args.asked());
         }
         if !not_asked.is_empty() {
             value["not_asked"] = serde_json::json!(not_asked);
@@ -99,13 +101,12 @@ fn print(
         println!("{value}");
         return Ok(());
     }
-    let untrusted_root = if args.allow_simulated { OTHER_SIMULATOR } else { SIMULATOR };
     let subject = looked.map(endpoint::Looked::subject).unwrap_or_default();
     let about = About {
         subject: &subject,
         explain,
         simulated,
-        untrusted_root: Some(untrusted_root),
+        untrusted_root: Some(args.untrusted_root()),
         missing: args.where_missing(appraisal, simulated),
     };
     shown::print(appraisal, about);
@@ -118,10 +119,6 @@ fn print(
     if let Some(looked) = looked {
         looked.print();
     }
-    fetching::print(not_fetched, args.asks_mirror_for_amds());
+    fetching::print(not_fetched, &args.asked());
     Ok(())
 }
-
-const SIMULATOR: &str =
-    "not AMD's root; with --allow-simulated this installation's simulator is believed, and with --anchor another one";
-const OTHER_SIMULATOR: &str = "neither AMD's root nor one that is believed here; --anchor lists another simulator's";

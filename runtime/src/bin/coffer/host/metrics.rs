@@ -9,6 +9,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use coffer_rim::listen;
+use coffer_rim::usage::ip_and_port;
 use coffer_runtime::engine::Engine;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -33,7 +35,7 @@ Examples:
 )]
 pub struct Args {
     /// Address to listen on; port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:9464", value_name = "IP:PORT", value_parser = ip_and_port)]
     listen: SocketAddr,
     /// Listen on an address that other machines reach.
     #[arg(long)]
@@ -66,7 +68,7 @@ async fn serve(address: SocketAddr, json: bool, engine: Engine, figures: Arc<Mut
     let (Some(Ok(mut terminate)), Some(Ok(mut interrupt))) = (ends.next(), ends.next()) else {
         return Err(CliError::new(Class::Internal, "signals cannot be heard"));
     };
-    let listener = TcpListener::bind(address).await.class_while(Class::Config, format!("listening on {address}"))?;
+    let listener = TcpListener::bind(address).await.map_err(|error| listen::failed(address, &error))?;
     let address = listener.local_addr().class(Class::Internal)?;
     if json {
         println!("{}", json!({ "url": format!("http://{address}/metrics") }));

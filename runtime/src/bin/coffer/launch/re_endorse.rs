@@ -150,7 +150,8 @@ fn asked_anew(args: &Args, anchors: &TrustAnchors, now: UnixTime, context: &Cont
         found
     }));
     if let Some(first) = found.failures.first() {
-        return Err(coffer_kds::failure(first).while_doing("nothing was endorsed"));
+        let asked = fetching::Asked::of(args.mirror.as_ref(), anchors.accepts_simulated());
+        return Err(fetching::failed(first, &asked).while_doing("nothing was endorsed"));
     }
     let mut all = found.endorsements.clone();
     if !anchors.accepts_simulated() {

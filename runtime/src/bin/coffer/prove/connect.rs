@@ -144,8 +144,8 @@ fn port_of(address: &str) -> Option<u16> {
 }
 
 async fn listen(address: &str, peer: Peer, attested: Attested, json: bool) -> Result<ExitCode, CliError> {
-    let listener =
-        TcpListener::bind(address).await.class_while(Class::Config, format!("cannot listen on {address:?}"))?;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| coffer_rim::listen::failed(format_args!("{address:?}"), &error))?;
     let here = listener.local_addr()?;
     let report = attested.findings.appraisal.verified().map(|verified| {
         let report = verified.report();

@@ -9,12 +9,11 @@ use coffer_rim::file::Writer;
 use coffer_runtime::sim_check::{
     Case, Outcome, Prepared, Report, Target, Verdict, Verifier, adopt_orphans, cases, quote,
 };
-use coffer_runtime::simulator;
 use coffer_simulator::Installation;
 use coffer_simulator::attack::Scene;
 use coffer_verifier::abi::ProductLine;
 
-use super::{evidence, folder, now};
+use super::{evidence, now, open_all};
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::passing;
@@ -106,7 +105,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         adopt_orphans()?;
     }
     let verifier = Verifier { target, timeout: Duration::from_secs(args.timeout) };
-    let installation = simulator::open_all(&folder(context), products, false)?;
+    let installation = open_all(products, false, context)?;
     let scenes: BTreeMap<_, _> = products.iter().map(|product| (product.name(), Scene::new(*product, now()))).collect();
     let scratch = tempfile::tempdir().and_then(passing::with_us).class(Class::Config)?;
     let coffer = ourselves(context)?;

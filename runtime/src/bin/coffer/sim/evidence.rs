@@ -10,7 +10,7 @@ use coffer_verifier::UnixTime;
 use coffer_verifier::abi::{ProductLine, ReportData};
 use serde_json::json;
 
-use super::{expected, folder, now, open};
+use super::{expected, now, open_all};
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 
@@ -62,7 +62,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let failure = CliError::new(Class::Usage, format!("no attack is named {name:?}"));
         return Err(failure.hint("coffer sim attacks lists them"));
     }
-    let installation = open(&folder(context), product, args.vlek)?;
+    let installation = open_all(&[product], args.vlek, context)?;
     let at = args.at.map_or_else(now, |at| u64::try_from(at.0).unwrap_or(0));
     let mut scene = Scene::new(product, at);
     scene.options.report_version = version;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use coffer_runtime::simulator;
+use coffer_rim::listen;
+use coffer_rim::usage::ip_and_port;
 use coffer_simulator::Installation;
 use coffer_simulator::kds::{Fault, answer};
 use coffer_verifier::abi::ProductLine;
 
-use super::{folder, now};
+use super::{now, open_all};
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 
@@ -23,7 +24,7 @@ use crate::error::{Class, Classify as _, CliError};
   coffer sim kds --fault 429 --answers 3")]
 pub struct Args {
     /// Address to listen on; port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT", value_parser = ip_and_port)]
     listen: SocketAddr,
 
     /// What goes wrong.
@@ -55,9 +56,8 @@ enum FaultWord {
 
 /// Serves until killed.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let installation = Arc::new(simulator::open_all(&folder(context), &ProductLine::ALL, true)?);
-    let listener =
-        TcpListener::bind(args.listen).class_while(Class::Config, format!("listening on {}", args.listen))?;
+    let installation = Arc::new(open_all(&ProductLine::ALL, true, context)?);
+    let listener = TcpListener::bind(args.listen).map_err(|error| listen::failed(args.listen, &error))?;
     let address = listener.local_addr().class(Class::Internal)?;
     if context.json {
         println!("{}", serde_json::json!({ "url": format!("http://{address}") }));

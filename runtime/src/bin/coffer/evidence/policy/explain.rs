@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use coffer_policies::INPUT_LIMIT;
+use coffer_policies::decision_log::is_input;
 use coffer_policies::explain::{Explained, Explanation, explain};
 use coffer_rim::{foreign, input};
+use coffer_verifier::said::json_error;
 use serde_json::Value;
 
 use crate::context::Context;
@@ -35,6 +37,9 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let loaded = args.texts.load()?;
     let input = read_input(&args.input)?;
+    is_input(&input).map_err(|error| {
+        CliError::caused(Class::Config, &error).while_doing(input::name(&args.input)).hint(error.hint())
+    })?;
     let explained = explain(&loaded.name, &loaded.files, loaded.data.as_ref(), &input);
     let explained = explained.map_err(|error| rego::refused(&error))?;
     if context.json {
@@ -51,7 +56,9 @@ pub(super) fn read_input(path: &Path) -> Result<Value, CliError> {
     let most = INPUT_LIMIT as u64;
     let read = if path == Path::new("-") { input::all(std::io::stdin().lock(), most) } else { input::read(path, most) };
     let bytes = read.class_while(Class::Config, format!("reading {}", path.display()))?;
-    serde_json::from_slice(&bytes).class_while(Class::Config, path.display())
+    let damaged =
+        |error| CliError::new(Class::Config, format!("{}: {}", input::name(path), json_error(&bytes, &error)));
+    serde_json::from_slice(&bytes).map_err(damaged)
 }
 
 fn print(explained: &Explanation) {

@@ -23,6 +23,7 @@ pub struct Args {
 /// Judges, and prints.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let args = &args.judging;
+    args.contradiction()?;
     let policy = judging::policy(&args.policy, &args.bundles)?;
     let Judgement { appraisal, input, .. } = judging::judge(args, &judging::read(&args.file)?, &policy, context)?;
     if let Some(input) = input {
@@ -34,7 +35,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         let simulated = judging::is_of_this_simulator(&appraisal, context);
         let missing = args.where_missing(&appraisal, simulated);
-        let about = About { subject: "", explain: false, simulated, untrusted_root: None, missing };
+        let about =
+            About { subject: "", explain: false, simulated, untrusted_root: Some(args.untrusted_root()), missing };
         shown::print(&appraisal, about);
     }
     Ok(ExitCode::from(judging::exit_code(appraisal.verdict())))

@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use coffer_policies::{Bundle, BundleKey, BundleTrust, Endorsement, PolicyError, lint, rego_test};
+use coffer_policies::{
+    BUNDLE_LIMIT, Bundle, BundleError, BundleKey, BundleTrust, Endorsement, PolicyError, lint, rego_test,
+};
+use coffer_rim::regular;
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey, write_over};
-use coffer_verifier::UnixTime;
+use coffer_verifier::{Look, UnixTime};
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::error::{Class, CliError};
+use crate::error::{Class, Classify as _, CliError};
 use crate::evidence::{new_key, rego};
 
 /// Make a key that signs bundles of policies: FILE, mode 0600, and FILE.pub for whoever is to believe it.
@@ -58,14 +61,38 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let key = SigningKey::read(&args.sign, KeyPurpose::Policy)?;
     let bytes = rego::bytes(&args.file)?;
     let name = args.file.display().to_string();
-    let bundle = Bundle::read(&name, &bytes, BundleTrust::Unsigned).map_err(|error| {
-        rego::no_bundle(&error).hint("`coffer policy re-endorse` gives a signed bundle another signature and date")
+    let bundle = Bundle::read(&name, &bytes, BundleTrust::Unsigned).map_err(|error| match error {
+        BundleError::Signature { .. } => {
+            rego::no_bundle(&error).hint("`coffer policy re-endorse` gives a signed bundle another signature and date")
+        }
+        _ => rego::no_bundle(&error),
     })?;
     let signed = Signed::of(&bundle, &bytes, &key, None)?;
     let out = args.out.as_ref().unwrap_or(&args.file);
+    if args.out.is_some() {
+        in_place_of_a_bundle(out)?;
+    }
     signed.write(out)?;
     signed.print("signed", out, context, json!({}));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses to write over what is there and is no bundle, signed or not.
+fn in_place_of_a_bundle(out: &Path) -> Result<(), CliError> {
+    if std::fs::symlink_metadata(out).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(());
+    }
+    let there = regular::read(out, BUNDLE_LIMIT as u64).class_while(Class::Config, out.display())?;
+    match Bundle::read(&out.display().to_string(), &there, BundleTrust::SignatureWaived) {
+        Ok(_) | Err(BundleError::Signature { .. }) => Ok(()),
+        Err(_) => {
+            let found = Look::of(&there);
+            let message =
+                format!("{} is there already, and is no bundle, but {found}: nothing was written", out.display());
+            Err(CliError::new(Class::Config, message)
+                .hint("name another --out; a bundle alone is replaced by a bundle"))
+        }
+    }
 }
 
 /// A bundle that passed, signed anew.

@@ -38,7 +38,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             let why = outcome.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
             println!("{word}  {}", coffer_rim::foreign(&format!("{}{place}{why}", outcome.name)));
         }
-        println!("{} tests, {failed} failed", outcomes.len());
+        let plural = if outcomes.len() == 1 { "" } else { "s" };
+        println!("{} test{plural}, {failed} failed", outcomes.len());
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(Class::Config.code()) })
 }

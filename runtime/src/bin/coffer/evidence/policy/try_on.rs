@@ -1,15 +1,15 @@
 //! `coffer policy try`: what a policy would say of decisions that were recorded.
 
-use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use coffer_policies::decision_log::Recorded;
+use coffer_policies::decision_log::{RecordError, Recorded};
 use coffer_policies::trial::{Tried, again};
 use coffer_policies::{INPUT_LIMIT, Policy};
-use coffer_rim::foreign;
-use serde_json::json;
+use coffer_rim::{foreign, input};
+use coffer_verifier::said::json_error;
+use serde_json::{Value, json};
 
 use super::explain::read_input;
 use crate::context::Context;
@@ -19,7 +19,7 @@ use crate::evidence::rego;
 /// Say who would be refused, and who no more, of decisions that were recorded.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Nothing is decided. What the typed policy refused stays refused. Exit status: 0 tried, 3 a record that cannot be read.
+Nothing is decided. What the typed policy refused stays refused. Exit status: 0 tried, 3 a record that cannot be read, or none at all.
 
 Examples:
   coffer verify report.bin --certs certs --decision-log log.jsonl
@@ -63,6 +63,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         log(&args.on, &mut each)?;
     }
+    if tried.is_empty() && without == 0 {
+        let message = format!("{}: nothing is recorded there, so nothing was tried", args.on.display());
+        return Err(CliError::new(Class::Config, message).hint(
+            "name a log that `coffer verify --decision-log FILE` wrote, or a folder of inputs, NAME.json each, as `coffer policy input` \
+             prints them",
+        ));
+    }
     say(&tried, without, context, &policy);
     Ok(ExitCode::SUCCESS)
 }
@@ -89,18 +96,21 @@ fn say(tried: &[Tried], without: usize, context: &Context, policy: &Policy) {
         println!("{}", foreign(line.trim_end()));
     }
     let known = tried.len() - unknown.0 - unknown.1;
-    println!("{known} decisions: {refused} would be refused, {accepted} accepted");
+    let plural = if known == 1 { "" } else { "s" };
+    println!("{known} decision{plural}: {refused} would be refused, {accepted} accepted");
     if unknown != (0, 0) {
         println!(
-            "{} more say nothing of what was decided then: {} refused, {} accepted now; --against compares with a policy",
+            "{} more {} nothing of what was decided then: {} refused, {} accepted now; --against compares with a policy",
             unknown.0 + unknown.1,
+            if unknown.0 + unknown.1 == 1 { "says" } else { "say" },
             unknown.0,
             unknown.1
         );
     }
     if without > 0 {
         println!(
-            "{without} more were not tried: {} sees nothing of evidence that is not authentic",
+            "{without} more {} not tried: {} sees nothing of evidence that is not authentic",
+            if without == 1 { "was" } else { "were" },
             foreign(policy.name())
         );
     }
@@ -119,14 +129,15 @@ fn folder(path: &Path, each: &mut impl FnMut(&str, &Recorded)) -> Result<(), Cli
     at_most(names.len(), path)?;
     names.sort();
     for name in names {
-        each(&name.display().to_string(), &Recorded::of(read_input(&name)?));
+        let at = name.display().to_string();
+        each(&at, &recorded(&at, read_input(&name)?)?);
     }
     Ok(())
 }
 
 fn log(path: &Path, each: &mut impl FnMut(&str, &Recorded)) -> Result<(), CliError> {
     let reading = || format!("reading {}", path.display());
-    let mut file = BufReader::new(File::open(path).class_while(Class::Config, reading())?);
+    let mut file = BufReader::new(input::open(path).class_while(Class::Config, reading())?);
     let mut line = Vec::new();
     for number in 1_usize.. {
         line.clear();
@@ -140,11 +151,19 @@ fn log(path: &Path, each: &mut impl FnMut(&str, &Recorded)) -> Result<(), CliErr
             return Err(CliError::new(Class::Config, format!("{at}: longer than {LINE} bytes")));
         }
         if !line.trim_ascii().is_empty() {
-            let value = serde_json::from_slice(&line).class_while(Class::Config, &at)?;
-            each(&at, &Recorded::of(value));
+            let value = serde_json::from_slice(&line).map_err(|error| {
+                // Each line is a text by itself.
+                CliError::new(Class::Config, format!("{at}: {}", json_error(&line, &error)))
+                    .hint(RecordError::Other.hint())
+            })?;
+            each(&at, &recorded(&at, value)?);
         }
     }
     Ok(())
+}
+
+fn recorded(at: &str, value: Value) -> Result<Recorded, CliError> {
+    Recorded::of(value).map_err(|error| CliError::caused(Class::Config, &error).while_doing(at).hint(error.hint()))
 }
 
 fn at_most(count: usize, path: &Path) -> Result<(), CliError> {

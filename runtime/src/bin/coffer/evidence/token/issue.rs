@@ -57,6 +57,7 @@ fn lifetime(text: &str) -> Result<Lifetime, WordError> {
 
 /// Decides, and signs.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    args.judging.contradiction()?;
     let set: KeySet = keys::read(&args.keys)?;
     let input = judging::read(&args.judging.file)?;
     let policy = judging::policy(&args.judging.policy, &args.judging.bundles)?;
@@ -73,7 +74,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let mut judging = args.judging.clone();
     judging.at = Some(now);
     let Judgement { appraisal, not_fetched, .. } = judging::judge(&judging, &input, &policy, context)?;
-    let presented = judging::presented(&input)?;
+    let presented = judging::presented(&args.judging.file, &input)?;
     let blob = presented.hcl();
     let binding = args.judging.binding(blob.as_ref());
     let mut random = [0; 16];
@@ -95,7 +96,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if context.json {
         let mut value = json!({ "token": token, "verdict": appraisal.verdict() });
         if args.judging.fetch {
-            value["not_fetched"] = fetching::json(&not_fetched, args.judging.asks_mirror_for_amds());
+            value["not_fetched"] = fetching::json(&not_fetched, &args.judging.asked());
         }
         println!("{value}");
     } else {
@@ -108,7 +109,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
                 eprintln!("hint: {hint}");
             }
         }
-        fetching::print(&not_fetched, args.judging.asks_mirror_for_amds());
+        fetching::print(&not_fetched, &args.judging.asked());
     }
     Ok(ExitCode::from(judging::exit_code(appraisal.verdict())))
 }

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 
 use coffer_rim::{foreign, input};
 use coffer_runtime::signing_key::read_public;
-use coffer_verifier::UnixTime;
 use coffer_verifier::ear::{
     Demands, GuestKey, Issuer, IssuerRule, Jwks, KeyRule, Nonce, NonceRule, PolicyRule, SimulatedRule, Skew, Status,
     Token, TokenError, TokenReason, VerifiedToken, WarningRule, Word,
 };
+use coffer_verifier::said::json_error;
+use coffer_verifier::{Look, UnixTime};
 use serde_json::{Value, json};
 
 use super::keys;
@@ -205,7 +206,10 @@ fn print(token: &VerifiedToken) {
 
 /// A token has one line.
 fn token(path: &Path) -> Result<String, CliError> {
-    let text = String::from_utf8(read(path)?).class_while(Class::Config, path.display())?;
+    let text = String::from_utf8(read(path)?).map_err(|error| {
+        let message = format!("{}: {} where a token is due", input::name(path), Look::of(error.as_bytes()));
+        CliError::new(Class::Config, message).hint("a token is one line of text, as `coffer token issue` prints it")
+    })?;
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
 
@@ -216,7 +220,8 @@ fn guest_key(path: &Path) -> Result<GuestKey, CliError> {
     if !bytes.trim_ascii_start().starts_with(b"{") {
         return read_public(path).map(GuestKey::P384).map_err(|failure| failure.hint(GUEST_KEY));
     }
-    let jwk: Value = serde_json::from_slice(&bytes).class_while(Class::Config, path.display())?;
+    let damaged = |error| CliError::new(Class::Config, format!("{}: {}", path.display(), json_error(&bytes, &error)));
+    let jwk: Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error).hint(GUEST_KEY))?;
     GuestKey::from_jwk(&jwk).class_while(Class::Config, path.display()).map_err(|failure| failure.hint(GUEST_KEY))
 }
 

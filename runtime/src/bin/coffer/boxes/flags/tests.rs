@@ -107,8 +107,9 @@ fn what_is_wrong_is_said_by_the_flag_that_was_typed() {
         "--tee-simulate --kbs h:1 --kbs-pin {pin} --tls-profile a -p 443:8080/tls -p 8443:8080/ra-tls busybox"
     ));
     assert!(doors.contains("--publish leads to port 8080 behind /tls and behind /ra-tls"), "{doors}");
-    let twice = refusal("--tee-simulate --peer db=1:h:2,author=nofile,family=a,image=b,min-svn=1 busybox");
-    assert!(twice.contains("author=nofile") && !twice.contains("--author-key"), "{twice}");
+    let peer = parse("--tee-simulate --peer db=1:h:2,author=nofile,family=a,image=b,min-svn=1 busybox").unwrap();
+    let nobody = peer.request(&engine).unwrap_err().message;
+    assert!(nobody.contains("--peer: author=nofile") && !nobody.contains("--author-key"), "{nobody}");
 }
 
 #[test]

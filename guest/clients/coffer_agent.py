@@ -86,7 +86,11 @@ class Agent:
         connection = _Connection(self._path, self._timeout)
         try:
             target = path + ("?" + urllib.parse.urlencode(query) if query else "")
-            connection.request(method, target, body=body if method == "POST" else None)
+            try:
+                connection.request(method, target, body=body if method == "POST" else None)
+            except (BrokenPipeError, ConnectionResetError):
+                # A body that is too long is refused before all of it was sent; if there is no answer, reading says so.
+                pass
             response = connection.getresponse()
             answer = response.read()
         finally:

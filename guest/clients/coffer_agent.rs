@@ -140,10 +140,19 @@ impl Agent {
             "{method} {target} HTTP/1.1\r\nHost: coffer\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(body)?;
+        // A body that is too long is refused before all of it was sent: the answer is there all the same, and then the end is a reset.
+        let broke_off =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+        let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
+        let ended = match sent {
+            Err(error) if !broke_off(&error) => Err(error),
+            sent => stream.read_to_end(&mut answer).and(sent),
+        };
+        match ended {
+            Err(error) if answer.is_empty() || !broke_off(&error) => return Err(error.into()),
+            _ => {}
+        }
         let end = answer
             .windows(4)
             .position(|four| four == b"\r\n\r\n")

@@ -56,12 +56,23 @@ pub async fn connect(
                 tokio::time::sleep(pause).await;
             }
             (result, _) => {
+                let result = result.map_err(|error| said(kbs, error));
                 if let Some(word) = result.as_ref().ok().and_then(BrokerClient::told_time) {
                     clock::told(word, host);
                 }
                 return result;
             }
         }
+    }
+}
+
+/// What a line ended with is the word of the host's relay, which hangs up where it reaches nobody, and none of the broker's.
+fn said(kbs: &KbsPin, error: ClientError) -> ClientError {
+    match error {
+        ClientError::Unreachable { .. } => {
+            ClientError::Unreachable { cause: format!("nobody answers the guest's host at {}", kbs.address) }
+        }
+        other => other,
     }
 }
 
@@ -99,4 +110,19 @@ pub async fn for_policies(
 async fn relay(host: Host) -> io::Result<VsockStream> {
     let line = tokio::task::spawn_blocking(move || host.connect(HOST_KBS_RELAY)).await??;
     line.into_stream()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_is_down_is_named_by_its_address_and_not_by_how_a_line_ended() {
+        let kbs = KbsPin { address: "kbs.example:4480".into(), spki: Vec::new() };
+        let cause = "TLS handshake failed: Broken pipe (os error 32)".to_owned();
+        let down = said(&kbs, ClientError::Unreachable { cause });
+        assert_eq!(down.to_string(), "key broker is unreachable: nobody answers the guest's host at kbs.example:4480");
+        let refused = ClientError::Refused { code: "not-released".into(), id: "ab".into() };
+        assert!(said(&kbs, refused).to_string().contains("not-released"), "what a broker says is passed on");
+    }
 }

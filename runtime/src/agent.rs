@@ -91,7 +91,7 @@ pub fn of_status(status: &tonic::Status) -> Failure {
         let failure = Failure { reason: reason(status), ..failure };
         let word = failure.reason.as_ref().map(|reason| reason.code.as_str());
         let hint = of_owners(status.message()).or_else(|| word.and_then(of_sealing));
-        return match hint {
+        return match hint.or_else(|| of_broker(status.message())) {
             Some(hint) => failure.hint(hint),
             None => silent(status, failure),
         };
@@ -108,6 +108,21 @@ fn of_owners(message: &str) -> Option<&'static str> {
         "`coffer owner show` prints the key that asked: have it listed, with what it may, by whoever makes the box or signs its list of owners",
     )
 }
+
+/// What to do where the guest is well, and what it asked the key broker for did not come.
+fn of_broker(message: &str) -> Option<&'static str> {
+    let says = |words: &str| message.contains(words);
+    if says("key broker is unreachable") || says("key broker did not answer") {
+        return Some(
+            "the box is well: start the key broker, or see why the box's host does not reach it; a box asks at the address of its --kbs alone",
+        );
+    }
+    says("key broker shows key").then_some(OTHER_PIN)
+}
+
+/// What to do where the broker's key is none of the spec's.
+pub const OTHER_PIN: &str =
+    "compare --kbs-pin with the broker's own pin; if they differ, something else answers at that address";
 
 /// What to do where a guest seals nothing, by the word for it.
 fn of_sealing(word: &str) -> Option<&'static str> {
@@ -228,6 +243,24 @@ mod tests {
             (leak.class, leak.message.as_str()),
             (Class::Refused, "the guest's agent answered PermissionDenied")
         );
+    }
+
+    #[test]
+    fn a_key_broker_that_does_not_answer_is_not_taken_for_a_box_that_ends() {
+        for said in [
+            "sealing policy workload: key broker is unreachable: nobody answers the guest's host at 127.0.0.1:4480",
+            // As platforms before this one say it.
+            "key broker is unreachable: TLS handshake failed: Broken pipe (os error 32)",
+            "the key broker did not answer within 30 s",
+        ] {
+            let failure = of_status(&tonic::Status::unavailable(said));
+            let hint = failure.hint.unwrap();
+            assert!(failure.class == Class::Unreachable && hint.contains("start the key broker"), "{said}: {hint}");
+            assert!(!hint.contains("the box ends"), "{said}: {hint}");
+        }
+        let other =
+            of_status(&tonic::Status::failed_precondition("key broker shows key ab, which is none of the 1 pinned"));
+        assert!(other.hint.unwrap().contains("--kbs-pin"));
     }
 
     #[test]

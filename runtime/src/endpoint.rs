@@ -20,6 +20,7 @@ use coffer_verifier::abi::{Report, ReportData, SpkiDigest, WorkloadDigest};
 use coffer_verifier::binding::certificate_report_data;
 use coffer_verifier::evidence::CmwError;
 use coffer_verifier::{Code, Evidence};
+use rustls::AlertDescription;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -198,6 +199,14 @@ impl From<EndpointError> for Failure {
                     "is it the port of a guest, or of a TLS server? no answer is waited for longer, whatever --timeout says",
                 ),
             ),
+            EndpointError::NoTls { source, .. } if has_no_certificate(source) => (
+                Class::Unreachable,
+                None,
+                Some(
+                    "it speaks TLS, and has no certificate for this name: a port published with /tls answers to a name of its certificate \
+                     alone, and shows no evidence; verify one that is published with /ra-tls",
+                ),
+            ),
             EndpointError::NoTls { .. } => {
                 (Class::Unreachable, None, Some("is it the port of a guest, or of a TLS server?"))
             }
@@ -218,6 +227,11 @@ impl From<EndpointError> for Failure {
         failure.reason = code.map(|code| Reason { code: code.to_owned(), denial_id: None });
         failure
     }
+}
+
+/// It was asked by an address, which is no name that TLS tells it, or by one of another's.
+fn has_no_certificate(error: &ConnectError) -> bool {
+    matches!(error.alert(), Some(AlertDescription::AccessDenied | AlertDescription::UnrecognisedName))
 }
 
 /// Takes down what the connection bound, and leaves judging to its caller, who says nothing on the connection before.
@@ -340,6 +354,18 @@ mod tests {
         );
         let failure = Failure::from(asking.unanswered(ConnectError::Malformed("a word")));
         assert!(failure.message.contains("agreed"), "{failure:?}");
+    }
+
+    #[test]
+    fn a_server_without_a_certificate_for_the_name_is_a_tls_server_all_the_same() {
+        let hint = |alert| {
+            let tls = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert));
+            let address: Address = "https://127.0.0.1:443".parse().unwrap();
+            Failure::from(EndpointError::NoTls { address, source: ConnectError::Handshake(tls) }).hint.unwrap()
+        };
+        let named = hint(AlertDescription::AccessDenied);
+        assert!(named.contains("name of its certificate") && !named.contains("is it the port"), "{named}");
+        assert!(hint(AlertDescription::HandshakeFailure).contains("is it the port"));
     }
 
     #[test]

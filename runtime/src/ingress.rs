@@ -15,6 +15,7 @@ use coffer_ratls::{
 };
 use coffer_rim::{Class, Failure, chain};
 use coffer_verifier::{AttestationResult, Code, EvidencePolicy, ExpectedGuest, Pair, TrustAnchors};
+use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -133,6 +134,10 @@ impl From<IngressError> for Failure {
         };
         let failure = Self::caused(class, &error);
         match &error {
+            IngressError::Connect { source, .. } if source.alert() == Some(AlertDescription::AccessDenied) => failure.hint(
+                "it looks like a port published with /tls, which is for browsers and shows no evidence: `coffer connect` takes one that \
+                 is published with /ra-tls",
+            ),
             IngressError::Connect { .. } => failure.hint(
                 "--guest-port names the workload's own port, where it is not that of the address: that of the box, not that of its host",
             ),
@@ -295,5 +300,24 @@ impl Forwarder {
         // Everything was said on both sides: the end is one.
         let _ = rustix::net::sockopt::set_socket_linger(&client, None);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_for_browsers_is_not_taken_for_another_port() {
+        let hint = |alert| {
+            let tls = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert));
+            let source = ConnectError::Handshake(tls);
+            let failure = Failure::from(IngressError::Connect { address: "host:443".into(), port: 8080, source });
+            assert_eq!(failure.class, Class::Unreachable);
+            failure.hint.unwrap()
+        };
+        let browsers = hint(AlertDescription::AccessDenied);
+        assert!(browsers.contains("/tls") && !browsers.contains("--guest-port"), "{browsers}");
+        assert!(hint(AlertDescription::NoApplicationProtocol).contains("--guest-port"));
     }
 }

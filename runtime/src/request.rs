@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use coffer_spec::{
     Act, ConfigDigest, DataVolume, Document, Domain, Floors, HostMay, Image, Ingress, IngressClients, KbsPin,
     ManifestDigest, Mount, Name, Network, Owner, OwnerAuthority, Peer, Process, Rights, Root, Scratch, SealedVolume,
-    SecretWanted, SpecError, Sysctl, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
+    SecretTarget, SecretWanted, SpecError, Sysctl, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
 
@@ -164,6 +164,17 @@ pub enum RequestError {
         /// Which.
         value: String,
     },
+    /// A secret would go where something else stands.
+    #[error("the secret {from} is to be the variable {name}, which the image or the user sets to a value of its own")]
+    Variable {
+        /// The variable.
+        name: String,
+        /// The secret.
+        from: String,
+    },
+    /// An owner could replace what the broker released.
+    #[error("{0} is a secret of the key broker's, and a name to inject: one place has one source")]
+    TwoSources(String),
     /// The workload spec's own rules.
     #[error("the workload spec would not be valid")]
     Spec(#[from] SpecError),
@@ -246,6 +257,8 @@ pub fn document(
         "" => default.to_string(),
         some => some.to_string(),
     };
+    let env = environment(&image.env, &request.env);
+    check_variables(&env, &request.secrets)?;
     let stop_signal = or_image(&request.stop_signal, &image.stop_signal, "15");
     let spec = WorkloadSpec {
         version: 1,
@@ -261,7 +274,7 @@ pub fn document(
         root: Root { verity, scratch: request.scratch, read_only: request.read_only },
         process: Process {
             argv,
-            env: environment(&image.env, &request.env),
+            env,
             cwd: or_image(&request.cwd, &image.cwd, "/"),
             user: or_image(&request.user, &image.user, "0:0"),
             stop_signal: signal_number(&stop_signal).ok_or(RequestError::Signal(stop_signal))?,
@@ -291,6 +304,17 @@ pub fn document(
     Ok(Document::write(&spec)?)
 }
 
+/// A variable with a secret has no other value.
+fn check_variables(env: &[String], secrets: &[SecretWanted]) -> Result<(), RequestError> {
+    for wanted in secrets {
+        let SecretTarget::Env(name) = &wanted.to else { continue };
+        if env.iter().any(|entry| entry.split_once('=').is_some_and(|(set, _)| set == name.as_str())) {
+            return Err(RequestError::Variable { name: name.to_string(), from: wanted.from.to_string() });
+        }
+    }
+    Ok(())
+}
+
 /// Empty is not absent. An empty entry point is: it takes the image's away, as Docker has it.
 fn check_given(request: &WorkloadRequest) -> Result<(), RequestError> {
     let given = [
@@ -315,6 +339,23 @@ fn check_once(request: &WorkloadRequest) -> Result<(), RequestError> {
     }
     if let Some(pin) = request.kbs.as_ref().and_then(|kbs| twice(&kbs.spki)) {
         return refuse("the key broker's pin", pin.to_string());
+    }
+    let of = |is_file: bool| {
+        let targets = request.secrets.iter().map(|wanted| &wanted.to);
+        let names = targets.filter_map(move |to| match to {
+            SecretTarget::File(name) => is_file.then_some(name),
+            SecretTarget::Env(name) => (!is_file).then_some(name),
+        });
+        names.collect::<Vec<_>>()
+    };
+    if let Some(name) = twice(&of(true)) {
+        return refuse("the file for a secret", name.to_string());
+    }
+    if let Some(name) = twice(&of(false)) {
+        return refuse("the variable for a secret", name.to_string());
+    }
+    if let Some(name) = request.inject.iter().find(|name| of(true).contains(name)) {
+        return Err(RequestError::TwoSources(name.to_string()));
     }
     let owners: Vec<_> = request.owners.iter().map(|owner| owner.key).collect();
     match twice(&owners) {

@@ -140,7 +140,7 @@ fn a_list_that_the_broker_keeps_stands_in_place_of_the_specs_and_no_older_one_af
 
     // Put back by whoever may write secrets: not taken, neither by this guest nor by one that starts.
     put(&older)?;
-    says(&refresh()?, 0, &["owners: list 2 until", "no other list was taken: owner-list-older"])?;
+    says(&refresh()?, 6, &["owners: list 2 until", "no other list was taken: owner-list-older"])?;
     says(&exec()?, 125, &["owner-may-not:exec"])?;
     let inspected = world.coffer(&["inspect", "--owners", ALLOW, "box"])?.ok()?;
     let told = &serde_json::from_str::<Value>(&inspected)?[0]["Tee"]["OwnersInForce"];
@@ -168,7 +168,7 @@ fn a_list_that_the_broker_keeps_stands_in_place_of_the_specs_and_no_older_one_af
     world.coffer(&[&words[..], &["--out", &short]].concat())?.ok()?;
     std::thread::sleep(Duration::from_millis(2100));
     put(&short)?;
-    refresh()?.ok()?;
+    says(&refresh()?, 6, &["owners: nobody", "no other list was taken: owner-list-expired"])?;
     says(&exec()?, 125, &["owner-may-not:exec"])?;
     put(&third)?;
     world.coffer(&["restart", "-t", "0", "box"])?.ok()?;

@@ -55,10 +55,10 @@ impl Owner for OwnerService {
         if set_env {
             // First: what no environment holds is refused whole.
             let set = self.agent.secret_env.write().await.set(name, value);
-            set.map_err(|error| Status::invalid_argument(format!("the value {error}")))?;
+            set.map_err(|error| Status::invalid_argument(format!("the value of {name} {error}")))?;
         }
         secrets::write(&self.agent.places.secrets, name, value, &FileAs::usual(&user))
-            .map_err(|error| Status::internal(format!("the value was not written: {error}")))?;
+            .map_err(|error| Status::internal(format!("the value of {name} was not written: {error}")))?;
         Ok(Response::new(InjectResponse {}))
     }
 

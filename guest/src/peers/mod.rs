@@ -11,8 +11,8 @@ use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use coffer_guest_proto::ports;
 use coffer_ratls::{
-    AttestedConnection, Attester, ConnectError, Dial, ForwardError, Forwarder, Identity, IdentityError, Purpose,
-    StreamError, connect_and_verify,
+    AlertDescription, AttestedConnection, Attester, ConnectError, Dial, ForwardError, Forwarder, Identity,
+    IdentityError, Purpose, StreamError, connect_and_verify,
 };
 use coffer_rim::{chain, sys::heap::keep_freed};
 use coffer_spec::{Peer, WorkloadSpec};
@@ -192,6 +192,12 @@ fn why(error: &ForwardError<PeerError>) -> String {
             PeerError::Connect(ConnectError::Handshake(error)) if ended(error) => {
                 "unreachable: the line ended before a word; the host does not find or reach its address, or no guest answers there".to_owned()
             }
+            PeerError::Connect(error) if error.alert() == Some(AlertDescription::NoApplicationProtocol) => {
+                "TLS handshake failed: it has no ingress for the port that was asked for; behind --peer, port= names its workload's own port, where that is not the address's".to_owned()
+            }
+            PeerError::Connect(error) if error.alert() == Some(AlertDescription::AccessDenied) => {
+                "TLS handshake failed: nobody proves anything there; a port published with /tls is for browsers, one with /ra-tls for peers".to_owned()
+            }
             PeerError::Connect(ConnectError::Refused(denial)) => format!("it does not admit this guest: {denial}"),
             error => chain(error),
         },
@@ -199,5 +205,23 @@ fn why(error: &ForwardError<PeerError>) -> String {
         ForwardError::Stream(StreamError::Refused(refusal)) => format!("it gives no stream: {}", refusal.word()),
         ForwardError::Stream(error) => chain(error),
         _ => "a stream broke off".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_a_peer_for_another_port_hears_which_word_names_it() {
+        let said = |alert| {
+            let tls = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert));
+            why(&ForwardError::Dial(Arc::new(PeerError::Connect(ConnectError::Handshake(tls)))))
+        };
+        let port = said(AlertDescription::NoApplicationProtocol);
+        assert!(port.contains("port=") && !port.contains("NoApplicationProtocol"), "{port}");
+        let browsers = said(AlertDescription::AccessDenied);
+        assert!(browsers.contains("/tls") && !browsers.contains("AccessDenied"), "{browsers}");
+        assert!(said(AlertDescription::InternalError).starts_with("TLS handshake failed"));
     }
 }

@@ -112,7 +112,7 @@ pub fn only(method: &Method, expected: &Method) -> Result<(), Refusal> {
 
 /// A secret's path, as the rest of a call's.
 pub fn secret_path(rest: &str) -> Result<SecretPath, Refusal> {
-    let expected = "repository/type/tag, each of a-z 0-9 . _ -";
+    let expected = "repository/type/tag, each of A-Z a-z 0-9 . _ -";
     format!("kbs:///{rest}").parse().map_err(|_| Refusal::field("path", expected))
 }
 
@@ -270,6 +270,8 @@ mod tests {
             assert!(refusal.contains(&format!("{word:?}")), "{uri}: {refusal}");
             assert!(!refusal.contains("canary"), "{uri}: {refusal}");
         }
+        assert!(read("GET", "/v1/secrets/Demo/App/Pass").is_ok(), "as `coffer run --secret` takes it");
+        assert!(format!("{:?}", read("GET", "/v1/secrets/a/b/%20").unwrap_err()).contains("A-Z a-z 0-9"));
         let long = format!("/v1/seal?context={}", "x".repeat(CONTEXT + 1));
         assert!(format!("{:?}", read("POST", &long).unwrap_err()).contains("context"));
     }

@@ -120,9 +120,7 @@ impl OwnGuest {
             let message = "the workload spec does not name this audience".to_owned();
             return Err(Refusal::new(StatusCode::FORBIDDEN, "audience", message));
         }
-        if signing_request_spki(csr).is_none() {
-            return Err(Refusal::field("body", "a signing request (PKCS #10, DER) of a P-384 key"));
-        }
+        is_request(csr, "a signing request (PKCS #10, DER) of a P-384 key")?;
         let failed = |refusal: Refusal| ClientError::Own { cause: refusal.to_string() };
         let report = async |report_data| Ok(self.evidence(report_data).await.map_err(failed)?.report);
         let token = self.broker().await?.token(audience, nonce, csr, &self.attester.workload(), report).await;
@@ -144,6 +142,7 @@ impl OwnGuest {
     }
 
     async fn certificate(&self, profile: &str, csr: &[u8]) -> Result<Answer, Refusal> {
+        is_request(csr, "a signing request (PKCS #10, DER)")?;
         let chain = self.broker().await?.certificate(profile, csr).await.map_err(|error| Refusal::from(&error))?;
         let text: String = chain.iter().map(|der| pem("CERTIFICATE", der).to_string()).collect();
         Ok(Answer { content_type: "application/pem-certificate-chain", headers: Vec::new(), body: text.into_bytes() })
@@ -167,6 +166,16 @@ impl OwnGuest {
     }
 }
 
+/// What is no signing request at all is said here: of a broker it would be one refusal among others.
+fn is_request(csr: &[u8], expected: &str) -> Result<(), Refusal> {
+    if signing_request_spki(csr).is_some() {
+        return Ok(());
+    }
+    let is_pem = csr.trim_ascii_start().starts_with(b"-----BEGIN");
+    let found = if is_pem { ", and not its PEM: `openssl req -outform DER`" } else { "" };
+    Err(Refusal::field("body", &format!("{expected}{found}")))
+}
+
 fn shorter() -> Refusal {
     Refusal::field("replaces", "at most as many bytes as the body has")
 }
@@ -183,4 +192,19 @@ fn sealed(result: Result<Sealed, SealingError>) -> Result<Answer, Refusal> {
 fn file(body: Vec<u8>, rollback_protected: bool) -> Answer {
     let headers = vec![("coffer-rollback-protected", rollback_protected.to_string())];
     Answer { content_type: BYTES, headers, body }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_signing_request_is_said_before_a_broker_is_asked_and_pem_by_its_name() {
+        let said = |csr: &[u8]| is_request(csr, "a signing request (PKCS #10, DER)").unwrap_err().to_string();
+        assert_eq!(said(b"x"), "body: expected a signing request (PKCS #10, DER)");
+        assert!(said(b"-----BEGIN CERTIFICATE REQUEST-----\nAA\n").contains("openssl req -outform DER"));
+        let request = IdentityKey::generate().unwrap().signing_request().unwrap();
+        is_request(&request, "one").unwrap();
+        assert!(is_request(&[request.as_slice(), b"x"].concat(), "one").is_err());
+    }
 }

@@ -166,10 +166,14 @@ try:
     agent.secret("app/db/refused")
 except coffer_agent.Refused as refused:
     print(refused.status, refused.word, refused.id)
+try:
+    agent.seal(bytes(8 << 20), context="a b")
+except coffer_agent.Refused as refused:
+    print(refused.status, refused.word)
 "#;
     let out = tokio::task::spawn_blocking(move || python(&path, script)).await.unwrap();
     let lines: Vec<_> = out.lines().collect();
-    assert_eq!(lines.len(), 11, "{out}");
+    assert_eq!(lines.len(), 12, "{out}");
     for (line, expected) in lines.iter().zip([
         "7 Secret {",
         "version: Some(3)",
@@ -182,6 +186,7 @@ except coffer_agent.Refused as refused:
         "Certificate { profile: \"server\" } csr",
         "Token { audience: Word(\"https://a.example\"), nonce: Some(Nonce(MTIzNDU2Nzg)) } csr",
         "403 not-released 00ab",
+        "413 too-long",
     ]) {
         assert!(line.contains(expected), "{expected:?} in {line}");
     }
@@ -243,6 +248,8 @@ async fn the_rust_client_asks_every_call() {
             matches!(&refused, client::Error::Refused { status: 403, word, .. } if word == "not-released"),
             "{refused:?}"
         );
+        let long = agent.seal(&vec![0; 8 << 20], "a b", None).unwrap_err();
+        assert!(matches!(&long, client::Error::Refused { status: 413, word, .. } if word == "too-long"), "{long:?}");
         [
             agent.secret("app/db/password", Some(3)).unwrap().value,
             agent.seal(b"state", "a b", Some("workload")).unwrap(),

@@ -89,6 +89,10 @@ impl Fault for RequestError {
     }
 
     fn hint(&self) -> Option<Hint> {
-        None
+        match self {
+            Self::Variable { .. } => Some("give the secret a name of its own, or leave the other value out".into()),
+            Self::TwoSources(_) => Some("leave one of the two out, or give one another name".into()),
+            _ => None,
+        }
     }
 }

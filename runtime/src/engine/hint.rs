@@ -58,6 +58,30 @@ pub enum Hint {
     AllowSimulator,
     /// Believe the simulator of this installation.
     BelieveSimulator,
+    /// Put the new value where the guest fetches it from.
+    PutAtBroker {
+        /// The box.
+        name: String,
+        /// Path at the broker.
+        path: String,
+    },
+    /// Have an owner send the signal from inside, or end the box.
+    SignalInside {
+        /// The box.
+        name: String,
+        /// Number of the signal.
+        signal: i32,
+    },
+    /// The workload is the expected one: say on which platform it runs.
+    NamePlatform {
+        /// The box.
+        name: String,
+    },
+    /// It is another workload than was expected.
+    NameWorkload {
+        /// The box.
+        name: String,
+    },
     /// List the owner's key for an act when the box is made, or let the host do it where that can be.
     ListOwner {
         /// What was wanted.
@@ -99,6 +123,18 @@ impl fmt::Display for Hint {
             Self::BelieveSimulator => f.write_str(
                 "this box is simulated: the simulator of this installation can be believed, for development",
             ),
+            Self::PutAtBroker { name, path } => {
+                write!(f, "put its new value into the key broker, at {path}, and have {name} look for it")
+            }
+            Self::SignalInside { name, signal } => {
+                write!(f, "an owner may send signal {signal} from inside {name}; its host may end it, or stop it")
+            }
+            Self::NamePlatform { name } => {
+                write!(f, "it runs the expected workload on another platform: name the one that {name} was started on")
+            }
+            Self::NameWorkload { name } => {
+                write!(f, "{name} runs another workload than is expected: look whether it is the box that is meant")
+            }
             Self::ListOwner { act } => {
                 write!(f, "create the box with your key listed for {act}")?;
                 if Self::host_may(*act) { write!(f, ", or let the host do it") } else { Ok(()) }

@@ -4,7 +4,7 @@ use coffer_guest_proto::owner_client::OwnerClient;
 use coffer_guest_proto::{InjectRequest as Ask, Sealed};
 use coffer_ratls::HpkeError;
 use coffer_rim::Reason;
-use coffer_spec::{Act, Name};
+use coffer_spec::{Act, Name, SecretTarget, WorkloadSpec};
 use coffer_verifier::binding::length_prefixed;
 use zeroize::Zeroizing;
 
@@ -51,6 +51,16 @@ pub enum InjectError {
         /// Value's name.
         secret: String,
     },
+    /// The key broker's value goes there.
+    #[error("{secret:?} of {name} comes from the key broker ({path}), and is not injected")]
+    OfBroker {
+        /// Box.
+        name: String,
+        /// Value's name.
+        secret: String,
+        /// Where it is at the broker.
+        path: String,
+    },
     /// The local owner may not.
     #[error(transparent)]
     MayNot(#[from] OwnerMayNot),
@@ -70,7 +80,7 @@ impl Fault for InjectError {
         match self {
             Self::Open(error) => error.class(),
             Self::Empty(_) | Self::TooLong { .. } => Class::Usage,
-            Self::NotListed { .. } => Class::Refused,
+            Self::NotListed { .. } | Self::OfBroker { .. } => Class::Refused,
             Self::MayNot(error) => error.class(),
             Self::Prove(error) => error.class(),
             Self::Seal(_) => Class::Internal,
@@ -83,6 +93,7 @@ impl Fault for InjectError {
             Self::Open(error) => error.hint(),
             Self::Empty(_) => Some("check what was to write it: a pipe whose first command failed is empty".into()),
             Self::NotListed { secret, .. } => Some(Hint::ListInjected { secret: secret.clone() }),
+            Self::OfBroker { name, path, .. } => Some(Hint::PutAtBroker { name: name.clone(), path: path.clone() }),
             Self::MayNot(error) => error.hint(),
             Self::Prove(error) => error.hint(),
             Self::TooLong { .. } | Self::Seal(_) => None,
@@ -109,6 +120,21 @@ impl InjectRequest {
     }
 }
 
+/// A box that is made with a name to inject that the broker's secret has is refused, so that listing it is no way.
+fn listed(name: &str, spec: &WorkloadSpec, secret: &str) -> Result<(), InjectError> {
+    if spec.inject.iter().map(Name::as_str).any(|listed| listed == secret) {
+        return Ok(());
+    }
+    let (name, secret) = (name.to_owned(), secret.to_owned());
+    let of_broker = spec.secrets.iter().find(|wanted| match &wanted.to {
+        SecretTarget::File(it) | SecretTarget::Env(it) => it.as_str() == secret,
+    });
+    Err(match of_broker {
+        Some(wanted) => InjectError::OfBroker { name, secret, path: wanted.from.to_string() },
+        None => InjectError::NotListed { name, secret },
+    })
+}
+
 impl Engine {
     /// Says whether an injection could succeed at all, before its value is read.
     ///
@@ -118,9 +144,7 @@ impl Engine {
         let record = self.find(word)?;
         must_run(&record)?;
         let document = self.document(&record)?;
-        if !document.spec().inject.iter().map(Name::as_str).any(|listed| listed == secret) {
-            return Err(InjectError::NotListed { name: record.name, secret: secret.into() });
-        }
+        listed(&record.name, document.spec(), secret)?;
         Ok(self.owner_listed(&document, &record.name, Act::Inject)?)
     }
 
@@ -155,5 +179,20 @@ mod tests {
         assert_eq!((error.class(), error.to_string().as_str()), (Class::Usage, "the value for \"token\" is empty"));
         assert!(request(1).check().is_ok() && request(VALUE_LIMIT).check().is_ok());
         assert!(matches!(request(VALUE_LIMIT + 1).check(), Err(InjectError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_value_of_the_brokers_is_not_to_be_listed_but_put_there() {
+        use coffer_spec::{SecretWanted, Tee, sample};
+        let mut spec = sample::workload(Tee::Simulated);
+        spec.inject = vec![sample::name("token")];
+        let to = SecretTarget::File(sample::name("password"));
+        spec.secrets = vec![SecretWanted::new("kbs:///demo/app/password".parse().unwrap(), to)];
+        assert!(listed("demo", &spec, "token").is_ok());
+        assert!(matches!(listed("demo", &spec, "other"), Err(InjectError::NotListed { .. })));
+        let error = listed("demo", &spec, "password").unwrap_err();
+        assert_eq!(error.class(), Class::Refused);
+        let path = "kbs:///demo/app/password".to_owned();
+        assert_eq!(error.hint(), Some(Hint::PutAtBroker { name: "demo".into(), path }));
     }
 }

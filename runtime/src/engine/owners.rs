@@ -2,6 +2,7 @@
 
 use coffer_guest_proto::owner_client::OwnerClient;
 use coffer_guest_proto::{OwnersRequest, PutOwnersRequest};
+use coffer_spec::SecretPath;
 use tonic::Code;
 
 use super::owners_told::OwnersTold;
@@ -9,6 +10,17 @@ use super::prove::must_run;
 use super::refresh::RefreshError;
 use super::{Engine, Trust};
 use crate::{Class, Failure, agent};
+
+/// A guest whose lists the broker keeps takes none from anybody else.
+fn not_brought(name: &str, kept: Option<&SecretPath>, failure: Failure) -> Failure {
+    let is_kept = failure.reason.as_ref().is_some_and(|reason| reason.code == "owner-list-kept-at-broker");
+    match kept.filter(|_| is_kept) {
+        Some(path) => failure.hint(format!(
+            "`coffer kbs secret put {path} <FILE` puts the list there, and `coffer refresh-secrets {name}` has the box look at once"
+        )),
+        None => failure,
+    }
+}
 
 impl Engine {
     /// Brings the guest of a box this list. Gives the sequence that counts then.
@@ -18,10 +30,14 @@ impl Engine {
     pub async fn put_owners(&self, word: &str, list: Vec<u8>, trust: &Trust) -> Result<u64, RefreshError> {
         let record = self.find(word)?;
         must_run(&record)?;
+        let document = self.document(&record)?;
         let connection = self.connect(&record, trust).await?;
         let answer = OwnerClient::new(connection.channel()).put_owners(PutOwnersRequest { list }).await;
-        Ok(answer.map_err(|status| agent::of_status(&status))?.into_inner().sequence)
+        let kept = document.spec().owner_authority.as_ref().and_then(|authority| authority.kept.as_ref());
+        let refused = |status| not_brought(&record.name, kept, agent::of_status(&status));
+        Ok(answer.map_err(refused)?.into_inner().sequence)
     }
+
     /// Asks the guest of a box who its owners are. Nothing where they are the spec's, and no list can say otherwise.
     ///
     /// # Errors
@@ -39,5 +55,26 @@ impl Engine {
             _ => agent::of_status(&status),
         });
         Ok(answer?.into_inner().owners.map(OwnersTold::read))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_rim::Reason;
+
+    use super::*;
+
+    #[test]
+    fn a_list_that_the_broker_keeps_is_put_there_by_a_command_that_is_said() {
+        let path: SecretPath = "kbs:///default/owners/prod".parse().unwrap();
+        let refused = |code: &str| Failure {
+            reason: Some(Reason { code: code.to_owned(), denial_id: None }),
+            ..Failure::new(Class::Config, "the spec says that the key broker keeps the list")
+        };
+        let hint = not_brought("team", Some(&path), refused("owner-list-kept-at-broker")).hint.unwrap();
+        assert!(
+            hint.contains("coffer kbs secret put kbs:///default/owners/prod") && hint.contains("refresh-secrets team")
+        );
+        assert!(not_brought("team", Some(&path), refused("owner-list-older")).hint.is_none());
     }
 }

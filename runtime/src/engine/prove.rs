@@ -11,7 +11,7 @@ use coffer_ratls::{Appraiser as _, Identity, IdentityError, Lapsed, MAX_MESSAGE}
 use coffer_spec::{Act, Document, Tee};
 use coffer_verifier::binding::nonce_report_data;
 use coffer_verifier::ear::Nonce;
-use coffer_verifier::{Evidence, EvidencePolicy, ExpectedGuest, Pair, TrustAnchors, Verdict};
+use coffer_verifier::{Code, Evidence, EvidencePolicy, ExpectedGuest, Pair, Reason, TrustAnchors, Verdict};
 use tokio::task::JoinHandle;
 
 use super::measure::{VCPU_TYPE, measurement};
@@ -109,10 +109,23 @@ impl Fault for ProveError {
             Self::File(failure) => Fault::hint(failure),
             Self::Identity(_) | Self::Unreachable { .. } => None,
             Self::NotAdmitted { simulated: true, .. } => Some(Hint::BelieveSimulator),
-            Self::NotAdmitted { findings, .. } => {
-                findings.appraisal.reasons().first().map(|reason| reason.hint.to_string().into())
+            Self::NotAdmitted { name, findings, .. } => {
+                findings.appraisal.reasons().first().map(|reason| of_reason(name, reason))
             }
         }
+    }
+}
+
+/// What to do about a reason. Of another guest than the expected one: which half of it is another.
+fn of_reason(name: &str, reason: &Reason) -> Hint {
+    let name = name.to_owned();
+    let pair = |text: &str| text.split_once(" for ").map(|(_, workload)| workload.to_owned());
+    // Of several that it might have been, none is the one to name.
+    let is_one = reason.code == Code::Guest && !reason.expected.contains(" or ");
+    match (pair(&reason.found), pair(&reason.expected)) {
+        (Some(found), Some(expected)) if is_one && found == expected => Hint::NamePlatform { name },
+        (Some(_), Some(_)) if is_one => Hint::NameWorkload { name },
+        _ => reason.hint.to_string().into(),
     }
 }
 
@@ -360,5 +373,26 @@ impl Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         self.keeper.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_verifier::abi::{HostData, Measurement};
+
+    use super::*;
+
+    #[test]
+    fn of_another_guest_it_is_said_which_half_is_another_and_what_to_name() {
+        let pair = |one: u8, other: u8| Pair {
+            measurement: Measurement::new([one; 48]),
+            host_data: HostData::new([other; 32]),
+        };
+        let hint = |found: Pair, expected: &str| of_reason("db", &Reason::new(Code::Guest, found, expected, "its own"));
+        let expected = pair(1, 2).to_string();
+        assert_eq!(hint(pair(3, 2), &expected), Hint::NamePlatform { name: "db".into() });
+        assert_eq!(hint(pair(3, 4), &expected), Hint::NameWorkload { name: "db".into() });
+        let several = format!("{expected} or one of 3 more");
+        assert_eq!(hint(pair(3, 4), &several), "its own".into());
     }
 }

@@ -44,6 +44,8 @@ pub enum StopError {
         name: String,
         /// What the host would have to be let do.
         act: Act,
+        /// Number of the signal.
+        signal: i32,
     },
     /// Its workload hears no signal until it goes on.
     #[error("box {0} is paused")]
@@ -66,6 +68,9 @@ impl Fault for StopError {
     fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
+            Self::HostMayNot { name, act: Act::Exec, signal } => {
+                Some(Hint::SignalInside { name: name.clone(), signal: *signal })
+            }
             Self::HostMayNot { .. } => Some(Hint::KillOrStop),
             Self::Paused(name) => Some(Hint::UnpauseBox { name: name.clone() }),
             Self::Supervisor(failure) => Fault::hint(failure),
@@ -116,7 +121,7 @@ impl Engine {
         let document = self.document(record)?;
         let act = Act::of_signal(number, document.spec().process.stop_signal);
         let may = document.spec().host_may.allows(act);
-        may.then_some(act).ok_or_else(|| StopError::HostMayNot { name: record.name.clone(), act })
+        may.then_some(act).ok_or_else(|| StopError::HostMayNot { name: record.name.clone(), act, signal: number })
     }
 
     /// Sends a signal after which nobody wants the box to run.
@@ -135,5 +140,17 @@ async fn ended(folder: &Path, grace: u32) {
     let late = Instant::now() + Duration::from_secs(u64::from(grace));
     while BoxLock::is_held(folder) && Instant::now() < late {
         sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_the_host_may_not_send_is_sent_by_an_owner_from_inside() {
+        let of = |act| StopError::HostMayNot { name: "demo".into(), act, signal: 1 }.hint().unwrap();
+        assert_eq!(of(Act::Exec), Hint::SignalInside { name: "demo".into(), signal: 1 });
+        assert_eq!(of(Act::Stop), Hint::KillOrStop);
     }
 }

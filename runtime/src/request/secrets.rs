@@ -59,7 +59,15 @@ pub fn secret_file(text: &str) -> Result<SecretWanted, String> {
 /// What is wrong with it.
 pub fn secret_env(text: &str) -> Result<SecretWanted, String> {
     let (name, path) = name_and_path(text)?;
-    Ok(SecretWanted::new(path.parse().map_err(told)?, SecretTarget::Env(name.parse().map_err(told)?)))
+    let (path, to) = (path.parse().map_err(told)?, SecretTarget::Env(name.parse().map_err(told)?));
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if !name.chars().all(plain) || name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(format!("{name:?} is no name of a variable: a letter or _, then letters, digits or _"));
+    }
+    if ["HOME", "HOSTNAME", "PATH"].contains(&name) {
+        return Err(format!("{name} is set by the guest itself, from what is measured"));
+    }
+    Ok(SecretWanted::new(path, to))
 }
 
 fn name_and_path(text: &str) -> Result<(&str, &str), String> {
@@ -82,25 +90,24 @@ fn number(key: &str, value: &str) -> Result<u32, String> {
 /// be the beginning of. A guess, for a warning: nothing rests on it.
 pub fn looks_like_a_secret(entry: &str) -> bool {
     let Some((name, value)) = entry.split_once('=') else { return false };
-    // A file's name is what should stand there.
-    !value.is_empty() && !value.starts_with('/') && (has_a_secrets_name(name) || has_a_secrets_form(value))
+    // A file's name is what should stand there, and a switch tells nobody anything.
+    !value.is_empty()
+        && !value.starts_with('/')
+        && !is_a_switch(value)
+        && (has_a_secrets_name(name) || has_a_secrets_form(value))
+}
+
+fn is_a_switch(value: &str) -> bool {
+    const SWITCHES: [&str; 10] = ["0", "1", "true", "false", "yes", "no", "on", "off", "none", "enabled"];
+    SWITCHES.iter().any(|switch| value.eq_ignore_ascii_case(switch))
 }
 
 fn has_a_secrets_name(name: &str) -> bool {
-    const ALONE: [&str; 12] = [
-        "PASSWORD",
-        "PASSWD",
-        "PASSPHRASE",
-        "SECRET",
-        "SECRETS",
-        "TOKEN",
-        "CREDENTIAL",
-        "CREDENTIALS",
-        "APIKEY",
-        "PASS",
-        "PAT",
-        "DSN",
-    ];
+    const ALONE: [&str; 6] = ["SECRETS", "CREDENTIAL", "CREDENTIALS", "PASS", "PAT", "DSN"];
+    // Also where nothing parts them from what stands before: PGPASSWORD, clientSecret.
+    const ENDS: [&str; 5] = ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN"];
+    // Behind others' names, and not before them: AUTH_METHOD, COOKIE_DOMAIN.
+    const LAST: [&str; 2] = ["AUTH", "COOKIE"];
     const BEFORE_KEY: [&str; 9] =
         ["API", "PRIVATE", "ACCESS", "SECRET", "SIGNING", "ENCRYPTION", "AUTH", "MASTER", "ACCOUNT"];
     let upper = name.to_ascii_uppercase();
@@ -110,7 +117,9 @@ fn has_a_secrets_name(name: &str) -> bool {
     if words.last().is_some_and(|last| about.contains(last)) {
         return false;
     }
-    words.iter().any(|word| ALONE.contains(word))
+    let is_key = |word: &str| word.strip_suffix("KEY").is_some_and(|before| BEFORE_KEY.contains(&before));
+    words.iter().any(|word| ALONE.contains(word) || is_key(word) || ENDS.iter().any(|end| word.ends_with(end)))
+        || words.last().is_some_and(|last| LAST.contains(last))
         || words.windows(2).any(|pair| pair[1] == "KEY" && BEFORE_KEY.contains(&pair[0]))
         || words.len() > 1 && words.last() == Some(&"PWD") && upper != "OLD_PWD"
 }
@@ -180,6 +189,11 @@ mod tests {
             assert!(told.contains(why), "{text}: {told}");
         }
         assert!(secret_env("x=kbs:///a/b/c,mode=0440").is_err());
+        for (name, why) in [("1A", "a letter or _"), ("A-B", "a letter or _"), ("PATH", "by the guest itself")] {
+            let told = secret_env(&format!("{name}=kbs:///a/b/c")).unwrap_err();
+            assert!(told.contains(why) && !told.contains("secrets.to"), "{name}: {told}");
+        }
+        assert!(secret_env("_A1=kbs:///a/b/c").is_ok());
     }
 
     #[test]
@@ -196,6 +210,13 @@ mod tests {
             "KEY=-----BEGIN PRIVATE KEY-----\nMC4",
             "A=postgres://u:p@db/x",
             "JWT=eyJhbGciOi.eyJzdWIi.c2ln",
+            "PGPASSWORD=x",
+            "SECRETKEY=x",
+            "TS_AUTHKEY=x",
+            "clientSecret=x",
+            "AUTH=user:x",
+            "REDIS_AUTH=x",
+            "ERLANG_COOKIE=x",
         ] {
             assert!(looks_like_a_secret(yes), "{yes}");
         }
@@ -213,6 +234,13 @@ mod tests {
             "A=https://host/x@y:1",
             "SECRET",
             "AWS_ACCESS_KEY_ID=x",
+            "AUTHOR=x",
+            "AUTH_METHOD=ldap",
+            "BASIC_AUTH=on",
+            "MYSQL_ALLOW_EMPTY_PASSWORD=yes",
+            "COOKIE_DOMAIN=example.org",
+            "TOKENIZER=x",
+            "TURKEY=x",
         ] {
             assert!(!looks_like_a_secret(no), "{no}");
         }

@@ -234,3 +234,26 @@ fn the_last_of_the_users_variables_of_a_name_wins_as_in_docker() {
     let spec = document(&image(), verity(), &request).unwrap();
     assert_eq!(spec.spec().process.env[1..], ["A=1", "B=8", "X=2"]);
 }
+
+#[test]
+fn a_place_with_two_sources_is_refused_in_words_of_the_request() {
+    let kbs = || Some(KbsPin { address: "h:1".into(), spki: vec![SpkiDigest::new([1; 32])] });
+    let with = |secrets: &[&str], files: &[&str], inject: &[&str]| {
+        let variables = secrets.iter().map(|text| secret_env(text).unwrap());
+        let secrets = variables.chain(files.iter().map(|text| secret_file(text).unwrap())).collect();
+        let inject = inject.iter().map(|name| name.parse().unwrap()).collect();
+        let request = WorkloadRequest { tee: Tee::Simulated, kbs: kbs(), secrets, inject, ..request() };
+        document(&image(), verity(), &request)
+    };
+    let (a, x) = ("A=kbs:///a/b/c", "x=kbs:///a/b/c");
+    for (error, words) in [
+        (with(&[a], &[], &[]), "the image or the user sets"),
+        (with(&["N=kbs:///a/b/c", "N=kbs:///a/b/d"], &[], &[]), "the variable for a secret N stands there twice"),
+        (with(&[], &[x, "x=kbs:///a/b/d"], &[]), "the file for a secret x stands there twice"),
+        (with(&[], &[x], &["x"]), "one place has one source"),
+    ] {
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains(words) && !matches!(error, RequestError::Spec(_)), "{error}");
+    }
+    with(&["N=kbs:///a/b/c"], &[x], &["y"]).unwrap();
+}

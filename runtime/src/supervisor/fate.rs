@@ -3,7 +3,7 @@
 use coffer_guest_proto::{Event, FailureCode, Speech, ToldFailure};
 use coffer_machine::Refusal;
 use coffer_rim::{Class, Failure, Reason};
-use coffer_spec::{Tee, WorkloadSpec};
+use coffer_spec::{IngressClients, Tee, WorkloadSpec};
 
 use super::message::{Ended, Message};
 use crate::agent::{self, printable};
@@ -134,6 +134,21 @@ fn of_refusal(refusal: Refusal) -> Failure {
     }
 }
 
+/// What a guest of this spec asks its key broker for before its workload starts. Which of them was refused, the broker's trail says.
+fn asked(spec: &WorkloadSpec) -> String {
+    let certificate = spec.ingress.iter().any(|one| matches!(one.clients, IngressClients::Certificate(_)));
+    let list = spec.owner_authority.as_ref().is_some_and(|authority| authority.kept.is_some());
+    let volume = spec.sealed_volumes.iter().any(|volume| volume.policy.needs_broker());
+    let asked = [
+        (!spec.secrets.is_empty(), "secret"),
+        (certificate, "certificate"),
+        (list, "list of owners"),
+        (volume, "key of a sealed volume"),
+    ];
+    let all: Vec<&str> = asked.into_iter().filter_map(|(is, what)| is.then_some(what)).collect();
+    if all.is_empty() { "secret".to_owned() } else { all.join(", or no ") }
+}
+
 /// What a guest's own failure means to the user. From a TEE guest nothing is believed, or shown, but words of the fixed list.
 pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>) -> Failure {
     let speech = if spec.tee == Tee::None { Speech::Sentences } else { Speech::FixedWords };
@@ -169,16 +184,16 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
             Class::Refused,
             with_detail(format!("key broker {broker} does not show the key that --kbs-pin names ({word})")),
         )
-        .hint("compare --kbs-pin with the broker's own pin; if they differ, something else answers at that address"),
+        .hint(agent::OTHER_PIN),
         Some(FailureCode::NotReleased) => {
             let id = denial_id.as_ref().map(|id| format!(", id {id}")).unwrap_or_default();
             Failure::new(
                 Class::Refused,
-                with_detail(format!("key broker {broker} released no secret to this guest ({word}{id})")),
+                with_detail(format!("key broker {broker} released no {} to this guest ({word}{id})", asked(spec))),
             )
             .hint(denial_id.map_or_else(
                 || {
-                    "`coffer kbs audit tail` has the reasons: check reference values, and the secret's release policy"
+                    "`coffer kbs audit tail` has the reasons: check reference values, and the terms of what was asked for"
                         .to_owned()
                 },
                 |id| agent::broker_trail(&id),
@@ -302,7 +317,7 @@ fn not_run(spec: &WorkloadSpec, why: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coffer_spec::{KbsPin, Resource, ResourceLimit};
+    use coffer_spec::{Ingress, KbsPin, Resource, ResourceLimit, SecretTarget, SecretWanted};
     use coffer_verifier::abi::SpkiDigest;
 
     fn spec() -> WorkloadSpec {
@@ -462,5 +477,19 @@ mod tests {
         let interpreter = of_event(&event("interpreter-not-found", "start /x: \"/bin/nosuch\""), &spec(), None);
         assert_eq!(interpreter.docker_code, Some(127));
         assert!(interpreter.message.contains("/bin/nosuch"), "{}", interpreter.message);
+    }
+
+    #[test]
+    fn what_was_not_released_is_what_the_spec_asks_for() {
+        let mut spec = spec();
+        let said = |spec: &WorkloadSpec| of_event(&event("not-released", ""), spec, None).message;
+        assert!(said(&spec).contains("released no secret to"), "{}", said(&spec));
+        spec.ingress.push(Ingress { port: 8080, clients: IngressClients::Certificate("web".parse().unwrap()) });
+        let certificate = said(&spec);
+        assert!(certificate.contains("released no certificate to this guest"), "{certificate}");
+        assert!(!certificate.contains("secret"), "{certificate}");
+        let to = SecretTarget::File("a".parse().unwrap());
+        spec.secrets.push(SecretWanted::new("kbs:///a/b/c".parse().unwrap(), to));
+        assert!(said(&spec).contains("released no secret, or no certificate to this guest"), "{}", said(&spec));
     }
 }

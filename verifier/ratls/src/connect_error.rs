@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use coffer_verifier::abi::SpkiDigest;
+use rustls::AlertDescription;
 use tonic::Status;
 
 use crate::{appraisal::AttesterError, denial::Denial, facts::FactsError, refusal::Refusal, tls::TlsConfigError};
@@ -61,4 +62,15 @@ pub enum ConnectError {
     /// This end failed.
     #[error("internal: {0}")]
     Internal(String),
+}
+
+impl ConnectError {
+    /// What the peer broke the handshake off with, if it said so in TLS.
+    pub fn alert(&self) -> Option<AlertDescription> {
+        let Self::Handshake(error) = self else { return None };
+        match error.get_ref()?.downcast_ref()? {
+            rustls::Error::AlertReceived(alert) => Some(*alert),
+            _ => None,
+        }
+    }
 }

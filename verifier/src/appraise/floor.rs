@@ -475,7 +475,7 @@ fn admission(floor: &mut Floor, report: &Report, pairs: &Accept<Pair>, signers: 
         (false, Some(_)) => floor.trail.skip(Code::Guest, "an author admits it: see signer"),
         (false, None) if only_signers => floor.trail.skip(Code::Guest, "no pair is listed, only authors: see signer"),
         (false, None) => {
-            floor.check(false, Code::Guest, found, wanted, "this platform was not admitted for this workload");
+            floor.check(false, Code::Guest, found, wanted, other_than(pair, pairs));
         }
     }
     match by_signer {
@@ -502,6 +502,18 @@ impl SignerRule {
 impl core::fmt::Display for SignerRule {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(&self.describe(" or higher"))
+    }
+}
+
+/// What of a guest is another: what runs, or what it runs on. A measurement covers the workload too, so that HOST_DATA decides.
+fn other_than(found: Pair, pairs: &Accept<Pair>) -> &'static str {
+    match pairs {
+        Accept::Only(list) if list.iter().any(|pair| pair.host_data == found.host_data) => {
+            "the workload was admitted, and this platform (MEASUREMENT) was not for it: admit it, or start the workload on one that was"
+        }
+        _ => {
+            "this workload (HOST_DATA) was not admitted: admit it with this platform, or see whether it is the guest that is meant"
+        }
     }
 }
 

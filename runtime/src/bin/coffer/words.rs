@@ -19,6 +19,23 @@ pub fn of(hint: &Hint) -> String {
                 .to_owned()
         }
         Hint::ListInjected { secret } => format!("create the box with --inject {secret}"),
+        Hint::PutAtBroker { name, path } => {
+            format!(
+                "give its new value to the broker with `coffer kbs secret put {path}`, then `coffer refresh-secrets {name}`"
+            )
+        }
+        Hint::SignalInside { name, signal } => format!(
+            "an owner with `exec` sends it from inside: `coffer exec {name} kill -{signal} 1`; `coffer kill {name}` ends it at once, \
+             `coffer stop {name}` sends its stop signal"
+        ),
+        Hint::NamePlatform { name } => format!(
+            "it runs the expected workload on another platform: `coffer inspect {name}` shows which it was started on; name that with \
+             --platform DIR, if it is one that you trust"
+        ),
+        Hint::NameWorkload { name } => format!(
+            "it runs another workload than is expected: see with `coffer inspect {name}` whether it is the box that you mean, and what \
+             --expect-spec or --reference names"
+        ),
         Hint::WithProcessor => "create it with --tee, or with --tee-simulate for development".to_owned(),
         Hint::WithProcessorOrNoIdBlock => "add --tee-simulate or --tee, or leave the ID block away".to_owned(),
         Hint::AllowSimulator => "--tee-simulate allows it".to_owned(),

@@ -6,12 +6,10 @@ use clap::{Args, ValueEnum};
 use coffer_image::Platform;
 use coffer_runtime::binds::{self, MountRequest};
 use coffer_runtime::engine::{self, BoxRequest, Engine, Workload, read_spec};
+use coffer_runtime::monitor;
 use coffer_runtime::publish::{self, How, PUBLISH, Publish};
 use coffer_runtime::request::{self, GuestMemory, RequestError, TMPFS_RULE, Vcpus, WorkloadRequest};
-use coffer_runtime::{monitor, owner_list};
-use coffer_spec::{
-    Document, Domain, Floors, HostMay, KbsPin, Mount, Name, Owner, OwnerAuthority, Peer, Scratch, Sysctl, Tee, Tenant,
-};
+use coffer_spec::{Document, Domain, Floors, HostMay, Mount, Name, Scratch, Sysctl, Tee, Tenant};
 use coffer_verifier::ear::Word;
 
 use crate::boxes::card::NetworkFlags;
@@ -105,16 +103,16 @@ pub struct BoxFlags {
     pub kbs_pin: Vec<String>,
     /// Fetch a secret to /run/secrets/NAME before the workload starts: NAME=kbs:///repository/type/tag, and behind commas mode=0440,
     /// uid=N, gid=N, and what follows a new version of it: signal=HUP, or run=PROGRAM ARGUMENTS to the end.
-    #[arg(long, value_name = "NAME=URI[,..]", requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
+    #[arg(long, value_name = "NAME=URI[,..]", conflicts_with = "spec", help_heading = "TEE")]
     pub secret: Vec<String>,
     /// Fetch a secret into the workload's environment: NAME=kbs:///repository/type/tag.
-    #[arg(long, value_name = "NAME=URI", requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
+    #[arg(long, value_name = "NAME=URI", conflicts_with = "spec", help_heading = "TEE")]
     pub secret_env: Vec<String>,
     /// Name that an owner may inject at /run/secrets/NAME.
     #[arg(long, value_name = "NAME", conflicts_with = "spec", help_heading = "TEE")]
     pub inject: Vec<Name>,
     /// Audience that the workload may have tokens of the key broker's for; may be repeated.
-    #[arg(long, value_name = "NAME", value_parser = Word::parse, requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
+    #[arg(long, value_name = "NAME", value_parser = Word::parse, conflicts_with = "spec", help_heading = "TEE")]
     pub audience: Vec<Word>,
     /// Answer the workload on loopback routes of Confidential Containers too, at 127.0.0.1:8006 inside (docs/workload-api.md).
     #[arg(long, conflicts_with = "spec", help_heading = "TEE")]
@@ -129,14 +127,14 @@ pub struct BoxFlags {
     /// Lead a port of the host to a port of the workload: [ADDRESS:][HOST-PORT:]PORT, or two ranges of as many ports. Without a word
     /// behind it, or with /tcp, through the box's network card, where the workload listens at 0.0.0.0. With /ra-tls, behind RA-TLS
     /// that ends inside; with /tls, behind TLS for clients that know nothing of evidence, such as browsers; see --tls-profile. Clients
-    /// of RA-TLS come with `coffer connect`. Without a host port, `coffer port` says which one it became. A box with /ra-tls or /tls
-    /// has 256 MiB of memory or more.
+    /// of RA-TLS come with `coffer connect`. Without a host port, `coffer port` says which one it became. A port of the box has one of
+    /// the two. A box with /ra-tls or /tls has 204 MiB of memory or more, with SEV-SNP 268.
     #[arg(short, long, value_name = "[HOST:]PORT[/tcp|udp|ra-tls|tls]")]
     pub publish: Vec<String>,
     #[command(flatten)]
     pub network: NetworkFlags,
     /// For ports published with /tls: the key broker's profile by which the guest gets its certificate.
-    #[arg(long, value_name = "PROFILE", requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
+    #[arg(long, value_name = "PROFILE", conflicts_with = "spec", help_heading = "TEE")]
     pub tls_profile: Option<Name>,
     /// Leave a port published with /ra-tls to guests that prove who they are: PORT,reference=FILE (of `coffer measure --json`), or
     /// PORT,author=KEY,family=ID,image=ID,min-svn=N; simulator=ROOT, a digest or a certificate, for a simulator that is believed.
@@ -380,6 +378,17 @@ impl BoxFlags {
             let message = "--tls-profile is for a port that --publish …/tls leads to, and there is none";
             return Err(CliError::new(Class::Usage, message));
         }
+        let both = all.iter().find(|one| {
+            one.how == How::Tls && all.iter().any(|other| other.guest == one.guest && other.how == How::RaTls)
+        });
+        if let Some(one) = both {
+            let message = format!(
+                "--publish leads to port {} behind /tls and behind /ra-tls, and a port has one of them",
+                one.guest
+            );
+            return Err(CliError::new(Class::Usage, message)
+                .hint("leave one of them out, or have the workload listen at another port too, and publish that one"));
+        }
         let proves = all.iter().any(|publish| !publish.how.is_of_card());
         if self.tee_wanted() == Tee::None && self.spec.is_none() && proves {
             let message = "--publish …/ra-tls and …/tls lead to a guest that proves itself, and this one does not";
@@ -390,29 +399,12 @@ impl BoxFlags {
     }
 
     fn workload(&self, engine: &Engine, tmpfs: Vec<Mount>, publish: &[Publish]) -> Result<WorkloadRequest, CliError> {
-        let usage = |flag: &str, value: &str, why: &str| {
-            CliError::new(Class::Usage, format!("invalid value {value:?} for {flag}: {why}"))
-        };
         let tee = self.tee_wanted();
-        let files = self.secret.iter().map(|text| {
-            let refused = |why: String| usage("--secret", text, &why).hint(format!("write {}", request::SECRET_FILE));
-            request::secret_file(text).map_err(refused)
-        });
-        let variables = self.secret_env.iter().map(|text| {
-            let refused =
-                |why: String| usage("--secret-env", text, &why).hint(format!("write {}", request::SECRET_ENV));
-            request::secret_env(text).map_err(refused)
-        });
-        let secrets = files.chain(variables);
+        self.check_broker(tee)?;
         let mounts = self.tmpfs.iter().map(|text| {
             let refused = |why| CliError::new(Class::Usage, format!("invalid value {text:?} for --tmpfs: {why}"));
             request::tmpfs(text).map_err(|why| refused(why).hint(format!("write {TMPFS_RULE}")))
         });
-        let pins = self
-            .kbs_pin
-            .iter()
-            .map(|text| request::pin(text).ok_or_else(|| usage("--kbs-pin", text, "expected 64 hex digits")))
-            .collect::<Result<Vec<_>, _>>()?;
         let mut mounts = mounts.collect::<Result<Vec<_>, _>>()?;
         mounts.extend(tmpfs);
         let mut ingress = request::ingress(publish, self.tls_profile.as_ref()).map_err(error::of)?;
@@ -447,8 +439,8 @@ impl BoxFlags {
             network: None,
             audiences: self.audience.iter().map(ToString::to_string).collect(),
             coco_routes: self.coco_routes(tee)?,
-            kbs: self.kbs.clone().map(|address| KbsPin { address, spki: pins }),
-            secrets: secrets.collect::<Result<_, _>>()?,
+            kbs: self.broker()?,
+            secrets: self.secrets()?,
             owners: self.owners(engine, tee)?,
             owner_authority: self.owner_authority(tee)?,
         })
@@ -474,45 +466,6 @@ impl BoxFlags {
         }
     }
 
-    /// Routes on which evidence is answered with.
-    fn coco_routes(&self, tee: Tee) -> Result<bool, CliError> {
-        if tee == Tee::None && self.coco_routes {
-            let message = "--coco-routes are of a guest that proves itself, and this one does not";
-            return Err(CliError::new(Class::Usage, message).hint("--coco-routes needs --tee or --tee-simulate"));
-        }
-        Ok(self.coco_routes)
-    }
-
-    /// Guests to talk to, as one that proves itself.
-    fn peers(&self, tee: Tee) -> Result<Vec<Peer>, CliError> {
-        if tee == Tee::None && !self.peer.is_empty() {
-            let message = "--peer leads a guest that proves itself to another one, and this one does not";
-            return Err(CliError::new(Class::Usage, message).hint("--peer needs --tee or --tee-simulate"));
-        }
-        peers::peers(&self.peer)
-    }
-
-    /// The owners asked for, or those of a box for which nobody lists any.
-    fn owners(&self, engine: &Engine, tee: Tee) -> Result<Vec<Owner>, CliError> {
-        if tee == Tee::None && !self.owner.is_empty() {
-            let message = "--owner lists who may get into a guest that proves itself, and this one does not";
-            return Err(CliError::new(Class::Usage, message).hint("--owner needs --tee or --tee-simulate"));
-        }
-        if self.owner.is_empty() {
-            return engine.default_owners(tee).map_err(error::of);
-        }
-        self.owner.iter().map(|text| owner_list::parse(text)).collect()
-    }
-
-    /// Whose lists of owners count.
-    fn owner_authority(&self, tee: Tee) -> Result<Option<OwnerAuthority>, CliError> {
-        if tee == Tee::None && self.owner_authority.is_some() {
-            let message = "--owner-authority says whose lists of owners count in a guest that proves itself, and this one does not";
-            return Err(CliError::new(Class::Usage, message).hint("--owner-authority needs --tee or --tee-simulate"));
-        }
-        self.owner_authority.as_deref().map(owner_list::authority).transpose()
-    }
-
     /// Virtual processors as they were typed.
     pub fn given_cpus(&self) -> &str {
         self.cpus.as_deref().unwrap_or(CPUS)
@@ -529,7 +482,15 @@ impl BoxFlags {
 
     fn guest_memory(&self) -> Result<GuestMemory, CliError> {
         let given = self.memory.as_deref().unwrap_or(MEMORY);
+        let no_guest = self.isolation == Some(Isolation::Process);
         match request::bytes(given).map(GuestMemory::new) {
+            // Of a bound that no guest's kernel is within.
+            Some(Err(RequestError::LittleMemory)) if no_guest => {
+                let least = GuestMemory::LEAST >> 20;
+                let message =
+                    format!("invalid value {given:?} for --memory: Minimum memory limit allowed is {least} MiB");
+                Err(CliError::new(Class::Usage, message).hint("a number alone counts bytes: write 512m or 1g"))
+            }
             Some(Ok(memory)) => Ok(memory),
             Some(Err(error @ RequestError::LittleMemory)) => {
                 let failure = error::of(error).while_doing(format!("invalid value {given:?} for --memory"));
@@ -592,5 +553,6 @@ fn size(flag: &str, value: &str) -> Result<u64, CliError> {
     })
 }
 
+mod of_a_tee;
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ fn peer(text: &str) -> Result<Peer, CliError> {
     let words =
         request::peer(text).map_err(|why| wrong("--peer", text, &why).hint(format!("write {}", request::PEER)))?;
     let PeerWords { name, listen, address, port, guests } = words;
-    Ok(Peer { name, listen, address, port, guests: read(guests)? })
+    Ok(Peer { name, listen, address, port, guests: read(guests).map_err(|error| error.while_doing("--peer"))? })
 }
 
 /// Leaves published ports to the guests of these flags.
@@ -32,7 +32,8 @@ pub fn leave_to_guests(ingress: &mut [Ingress], flags: &[String]) -> Result<(), 
     for text in flags {
         let refused = |why: String| wrong("--guests", text, &why).hint(format!("write {}", request::GUESTS));
         let (port, guests) = request::guests(text).map_err(refused)?;
-        request::leave_to(ingress, port, read(guests)?).map_err(refused)?;
+        let guests = read(guests).map_err(|error| error.while_doing("--guests"))?;
+        request::leave_to(ingress, port, guests).map_err(refused)?;
     }
     Ok(())
 }
@@ -55,7 +56,11 @@ fn read(words: GuestWords) -> Result<Guests, CliError> {
     }
     if let Some(signed) = words.signed {
         guests.signed.push(SignedLaunch {
-            author_key: signed.author.parse::<AuthorKey>().unwrap_or_else(|never| match never {}).digest()?,
+            author_key: signed
+                .author
+                .parse::<AuthorKey>()
+                .unwrap_or_else(|never| match never {})
+                .digest(&format!("author={}", signed.author))?,
             family_id: family_id(&signed.family).map_err(|why| id("family", &signed.family, &why))?,
             image_id: image_id(&signed.image).map_err(|why| id("image", &signed.image, &why))?,
             min_svn: signed.min_svn,

@@ -61,7 +61,7 @@ fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         tenant: args.tenant.tenant.clone(),
         name: args.name.clone(),
         rule: SignerRule {
-            author_key: args.author_key.digest()?,
+            author_key: args.author_key.digest("--author-key")?,
             family_id: args.family_id,
             image_id: args.image_id,
             minimum_guest_svn: args.minimum_svn,
@@ -133,25 +133,25 @@ impl std::str::FromStr for AuthorKey {
 }
 
 impl AuthorKey {
-    /// Its digest.
+    /// Its digest. `word`: what named it, on the command line.
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub fn digest(&self) -> Result<KeyDigest, CliError> {
+    pub fn digest(&self, word: &str) -> Result<KeyDigest, CliError> {
         match self {
             Self::Digest(digest) => Ok(*digest),
-            Self::File(path) => of_file(path),
+            Self::File(path) => of_file(path, word),
         }
     }
 }
 
-fn of_file(path: &Path) -> Result<KeyDigest, CliError> {
+fn of_file(path: &Path, word: &str) -> Result<KeyDigest, CliError> {
     let key = public_key(path).map_err(|failure| {
         if failure.class == Class::Usage {
             return failure;
         }
         failure
-            .while_doing("--author-key is neither a digest of 96 hex digits nor a key file")
+            .while_doing(format!("{word} is neither a digest of 96 hex digits nor a key file"))
             .hint("`coffer id-key init --author` makes a key, and `coffer id-key show` prints the digest of one")
     })?;
     Ok(key_digest(&key_structure(&key)))

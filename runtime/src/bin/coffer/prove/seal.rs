@@ -99,7 +99,7 @@ const LIMIT: u64 = 2 << 20;
 impl Common {
     fn place<'a>(&'a self, context: &'a Context, sealed: bool) -> Place<'a> {
         let output = self.output.as_deref().filter(|path| *path != Path::new("-"));
-        Place { output, json: context.json, sealed, home: &context.home }
+        Place { output, json: context.json, sealed, first: false, home: &context.home }
     }
 
     /// Where sealed bytes go: not to a terminal.
@@ -128,7 +128,7 @@ pub fn seal(args: &SealArgs, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let trust = args.trust.read()?;
     engine.may_seal(&args.name).map_err(error::of)?;
-    let place = args.sealed(context)?;
+    let place = Place { first: *counted, ..args.sealed(context)? };
     let before = replaces.as_deref().map(head).transpose()?;
     let counter = match &before {
         Some(head) => SealCounter::Replace(head),
@@ -219,7 +219,7 @@ mod tests {
         std::fs::write(&there, "before").unwrap();
         let context = Context::new(false, None, Exits::Class);
         for (output, left) in [(folder.path().join("new"), vec!["there"]), (there, vec!["there"])] {
-            let place = Place { output: Some(&output), json: false, sealed: true, home: folder.path() };
+            let place = Place { output: Some(&output), json: false, sealed: true, first: false, home: folder.path() };
             let ended = hand_over(&context, &place, 6, async {
                 rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
                 std::future::pending().await

@@ -84,6 +84,32 @@ fn what_is_wrong_is_said_by_the_flag_that_was_typed() {
     }
     assert!(refusal("--vcpus 9 busybox").contains("--vcpus"));
     assert!(refusal("--owner owner.pem busybox").contains("--owner needs --tee or --tee-simulate"));
+    let bound = refusal("--isolation process -m 64m busybox");
+    assert!(bound.contains("128 MiB") && !bound.contains("guest kernel"), "{bound}");
+    let pin = "ab".repeat(32);
+    for flag in ["--secret a=kbs:///a/b/c", "--secret-env A=kbs:///a/b/c", "--audience a", "--inject a"] {
+        let (word, _) = flag.split_once(' ').unwrap();
+        let plain = refusal(&format!("{flag} busybox"));
+        assert!(plain.contains(&format!("{word} needs --tee or --tee-simulate")), "{plain}");
+    }
+    let plain = refusal(&format!("--kbs h:1 --kbs-pin {pin} busybox"));
+    assert!(plain.contains("--kbs needs --tee"), "{plain}");
+    for flag in ["--secret a=kbs:///a/b/c", "--secret-env A=kbs:///a/b/c", "--audience a", "-p 1:1/tls --tls-profile a"]
+    {
+        let nobody = refusal(&format!("--tee-simulate {flag} busybox"));
+        let word = flag.split(' ').rev().nth(1).unwrap();
+        assert!(
+            nobody.contains(&format!("{word} asks a key broker")) && nobody.contains("--kbs HOST:PORT"),
+            "{nobody}"
+        );
+    }
+    let doors = refusal(&format!(
+        "--tee-simulate --kbs h:1 --kbs-pin {pin} --tls-profile a -p 443:8080/tls -p 8443:8080/ra-tls busybox"
+    ));
+    assert!(doors.contains("--publish leads to port 8080 behind /tls and behind /ra-tls"), "{doors}");
+    let peer = parse("--tee-simulate --peer db=1:h:2,author=nofile,family=a,image=b,min-svn=1 busybox").unwrap();
+    let nobody = peer.request(&engine).unwrap_err().message;
+    assert!(nobody.contains("--peer: author=nofile") && !nobody.contains("--author-key"), "{nobody}");
 }
 
 #[test]
@@ -114,19 +140,21 @@ fn numbers_out_of_range_are_named() {
 
 #[test]
 fn secrets_need_a_pinned_broker() {
-    assert!(parse("--secret n=kbs:///a/b/c busybox").is_err());
+    assert!(workload("--tee-simulate --secret n=kbs:///a/b/c busybox").unwrap_err().message.contains("--secret asks"));
     assert!(parse("--kbs h:1 busybox").is_err());
     let pin = "ab".repeat(32);
-    let request =
-        workload(&format!("--kbs h:1 --kbs-pin {pin} --secret n=kbs:///a/b/c --secret-env N=kbs:///a/b/d busybox"))
-            .unwrap();
+    let request = workload(&format!(
+        "--tee-simulate --kbs h:1 --kbs-pin {pin} --secret n=kbs:///a/b/c --secret-env N=kbs:///a/b/d busybox"
+    ))
+    .unwrap();
     assert_eq!(request.kbs.unwrap().spki[0].to_string(), pin);
     assert_eq!(request.secrets.len(), 2);
     for (flag, value) in [("--secret", "kbs:///a/b/c=n"), ("--secret-env", "kbs:///a/b/c=env:N")] {
-        let refused = workload(&format!("--kbs h:1 --kbs-pin {pin} {flag} {value} busybox")).unwrap_err();
+        let refused =
+            workload(&format!("--tee-simulate --kbs h:1 --kbs-pin {pin} {flag} {value} busybox")).unwrap_err();
         assert!(refused.message.contains(flag) && refused.message.contains("the name stands first"), "{refused}");
     }
-    assert!(workload("--kbs h:1 --kbs-pin zz busybox").unwrap_err().message.contains("--kbs-pin"));
+    assert!(workload("--tee-simulate --kbs h:1 --kbs-pin zz busybox").unwrap_err().message.contains("--kbs-pin"));
 }
 
 #[test]
@@ -157,5 +185,18 @@ fn an_option_behind_the_image_is_noticed() {
         [("redis --port 5", "redis-server --port 5"), ("busybox ls -e", "ls -e"), ("busybox", "sh"), ("busybox -", "-")]
     {
         assert_eq!(noticed(line, argv), None, "{line}");
+    }
+}
+
+#[test]
+fn the_least_memory_of_a_box_with_ingress_is_what_the_help_says() {
+    let command = BoxFlags::augment_args(clap::Command::new(""));
+    let publish = command.get_arguments().find(|arg| arg.get_id() == "publish").unwrap();
+    let help = publish.get_long_help().or(publish.get_help()).unwrap().to_string();
+    for (tee, before) in [(Tee::Simulated, "has "), (Tee::Snp, "with SEV-SNP ")] {
+        let mut spec = coffer_spec::sample::workload(tee);
+        spec.ingress = vec![coffer_spec::Ingress { port: 80, clients: coffer_spec::IngressClients::Anyone }];
+        let least = spec.least_memory() >> 20;
+        assert!(help.contains(&format!("{before}{least}")), "{least}: {help}");
     }
 }

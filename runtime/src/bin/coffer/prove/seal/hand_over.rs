@@ -30,6 +30,8 @@ pub struct Place<'a> {
     pub json: bool,
     /// It is sealed: it may be the only file that opens, and may be kept anywhere.
     pub sealed: bool,
+    /// It is the first of its line: no file before it opens no more.
+    pub first: bool,
     /// `$COFFER_HOME`.
     pub home: &'a Path,
 }
@@ -103,10 +105,19 @@ impl Place<'_> {
         }
         let moved = format!("{}; the counter is at the new file already", failure.message);
         match file::write_anywhere(&[Path::new("."), self.home, Path::new("/var/tmp")], ".sealed", &given.bytes) {
-            Ok(path) => CliError { message: format!("{moved}, which is kept as {}", path.display()), ..failure }
-                .hint("that file takes the place of the one before, which opens no more"),
+            Ok(path) => CliError { message: format!("{moved}, which is kept as {}", path.display()), ..failure }.hint(
+                if self.first {
+                    "that file is the first of its line: keep it, the next one --replaces it"
+                } else {
+                    "that file takes the place of the one before, which opens no more"
+                },
+            ),
             Err(error) => CliError { message: format!("{moved}, and it cannot be kept either: {error}"), ..failure }
-                .hint("the file before opens no more: seal the plaintext anew, with --counted"),
+                .hint(if self.first {
+                    "seal the plaintext anew, with --counted, where there is room for it"
+                } else {
+                    "the file before opens no more: seal the plaintext anew, with --counted"
+                }),
         }
     }
 }
@@ -120,7 +131,7 @@ mod tests {
     }
 
     fn place<'a>(output: &'a Path, home: &'a Path) -> Place<'a> {
-        Place { output: Some(output), json: false, sealed: true, home }
+        Place { output: Some(output), json: false, sealed: true, first: false, home }
     }
 
     #[test]
@@ -182,5 +193,12 @@ mod tests {
         assert_eq!(std::fs::read(path).unwrap(), b"sealed");
         std::fs::remove_file(path).unwrap();
         assert_eq!(failure.class, Class::Config);
+        assert!(failure.hint.unwrap().contains("the one before"));
+        let first = Place { first: true, ..place(full, folder.path()) };
+        let failure = first.hand_over(6, || Ok(given(true))).unwrap_err();
+        let (_, path) = failure.message.split_once("which is kept as ").expect("it says where");
+        std::fs::remove_file(path).unwrap();
+        let hint = failure.hint.unwrap();
+        assert!(hint.contains("first of its line") && !hint.contains("before"), "{hint}");
     }
 }

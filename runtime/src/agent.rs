@@ -64,11 +64,23 @@ pub async fn signal(folder: &Path, number: i32) -> Result<(), Failure> {
 /// What a refusal means that came over a plain port, where whoever is inside could say anything: words of the agent's list
 /// are repeated, sentences are not.
 pub fn of_plain_status(status: &tonic::Status) -> Failure {
+    if let Some(broke) = broke_off(status) {
+        return broke;
+    }
     let words = match refusal_word(status.message()) {
         Some(word) => format!("the guest's agent refused: {word}"),
         None => format!("the guest's agent answered {:?}", status.code()),
     };
     silent(status, Failure::new(class_of(status), words))
+}
+
+/// Where no guest said it, and the line to one broke: what a library says of that helps nobody.
+fn broke_off(status: &tonic::Status) -> Option<Failure> {
+    std::error::Error::source(status)?;
+    let failure = Failure::new(Class::Unreachable, "the line to the box's guest broke off");
+    Some(failure.hint(
+        "the box has ended, or its guest: `coffer ps -a` says how, `coffer logs --console` what its guest said last",
+    ))
 }
 
 /// Adds what to do where nothing was answered.
@@ -83,6 +95,9 @@ fn silent(status: &tonic::Status, failure: Failure) -> Failure {
 
 /// What a refusal of an agent that has proved itself means.
 pub fn of_status(status: &tonic::Status) -> Failure {
+    if let Some(broke) = broke_off(status) {
+        return broke;
+    }
     let word = printable(status.message());
     let words = if word.is_empty() { format!("the guest's agent answered {:?}", status.code()) } else { word };
     let failure = Failure::new(class_of(status), words);
@@ -243,6 +258,20 @@ mod tests {
             (leak.class, leak.message.as_str()),
             (Class::Refused, "the guest's agent answered PermissionDenied")
         );
+    }
+
+    #[test]
+    fn a_line_that_breaks_is_told_in_no_librarys_words() {
+        let broke = tonic::Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
+        for failure in [of_status(&broke), of_plain_status(&broke)] {
+            assert_eq!(
+                (failure.class, failure.message.as_str()),
+                (Class::Unreachable, "the line to the box's guest broke off")
+            );
+            assert!(failure.hint.unwrap().contains("coffer ps -a"));
+        }
+        let said = of_status(&tonic::Status::unknown("what a guest says"));
+        assert_eq!((said.class, said.message.as_str()), (Class::Internal, "what a guest says"));
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl fmt::Display for Hint {
                 "this box is simulated: the simulator of this installation can be believed, for development",
             ),
             Self::PutAtBroker { name, path } => {
-                write!(f, "put its new value into the key broker, at {path}, and have {name} look for it")
+                write!(f, "put it into the key broker, at {path}, and have {name} look for it")
             }
             Self::SignalInside { name, signal } => {
                 write!(f, "an owner may send signal {signal} from inside {name}; its host may end it, or stop it")

@@ -12,13 +12,11 @@ use super::{Engine, Trust};
 use crate::{Class, Failure, agent};
 
 /// A guest whose lists the broker keeps takes none from anybody else.
-fn not_brought(name: &str, kept: Option<&SecretPath>, failure: Failure) -> Failure {
+fn not_brought(name: &str, kept: Option<&SecretPath>, failure: Failure) -> RefreshError {
     let is_kept = failure.reason.as_ref().is_some_and(|reason| reason.code == "owner-list-kept-at-broker");
     match kept.filter(|_| is_kept) {
-        Some(path) => failure.hint(format!(
-            "`coffer kbs secret put {path} <FILE` puts the list there, and `coffer refresh-secrets {name}` has the box look at once"
-        )),
-        None => failure,
+        Some(path) => RefreshError::Kept { name: name.to_owned(), path: path.to_string(), failure },
+        None => failure.into(),
     }
 }
 
@@ -62,19 +60,20 @@ impl Engine {
 mod tests {
     use coffer_rim::Reason;
 
+    use super::super::{Fault as _, Hint};
     use super::*;
 
     #[test]
-    fn a_list_that_the_broker_keeps_is_put_there_by_a_command_that_is_said() {
+    fn a_list_that_the_broker_keeps_is_put_there_and_its_path_is_said() {
         let path: SecretPath = "kbs:///default/owners/prod".parse().unwrap();
         let refused = |code: &str| Failure {
             reason: Some(Reason { code: code.to_owned(), denial_id: None }),
             ..Failure::new(Class::Config, "the spec says that the key broker keeps the list")
         };
-        let hint = not_brought("team", Some(&path), refused("owner-list-kept-at-broker")).hint.unwrap();
-        assert!(
-            hint.contains("coffer kbs secret put kbs:///default/owners/prod") && hint.contains("refresh-secrets team")
-        );
-        assert!(not_brought("team", Some(&path), refused("owner-list-older")).hint.is_none());
+        let refused_here = not_brought("team", Some(&path), refused("owner-list-kept-at-broker"));
+        let put = Hint::PutAtBroker { name: "team".into(), path: path.to_string() };
+        assert_eq!((refused_here.class(), refused_here.hint()), (Class::Config, Some(put)));
+        assert_eq!(refused_here.reason().map(|reason| reason.code).as_deref(), Some("owner-list-kept-at-broker"));
+        assert!(not_brought("team", Some(&path), refused("owner-list-older")).hint().is_none());
     }
 }

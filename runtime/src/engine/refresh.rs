@@ -36,6 +36,16 @@ pub enum RefreshError {
     /// The guest did not prove itself.
     #[error(transparent)]
     Prove(#[from] ProveError),
+    /// A list of owners was brought to a guest that has them from the key broker.
+    #[error("{failure}")]
+    Kept {
+        /// The box.
+        name: String,
+        /// Where they are kept.
+        path: String,
+        /// What the guest said.
+        failure: Failure,
+    },
     /// The box's spec, its guest's agent, or the broker behind it.
     #[error(transparent)]
     Other(#[from] Failure),
@@ -47,7 +57,7 @@ impl Fault for RefreshError {
             Self::Open(error) => error.class(),
             Self::MayNot(error) => error.class(),
             Self::Prove(error) => error.class(),
-            Self::Other(failure) => failure.class(),
+            Self::Kept { failure, .. } | Self::Other(failure) => failure.class(),
         }
     }
 
@@ -56,13 +66,14 @@ impl Fault for RefreshError {
             Self::Open(error) => error.hint(),
             Self::MayNot(error) => error.hint(),
             Self::Prove(error) => error.hint(),
+            Self::Kept { name, path, .. } => Some(Hint::PutAtBroker { name: name.clone(), path: path.clone() }),
             Self::Other(failure) => Fault::hint(failure),
         }
     }
 
     fn reason(&self) -> Option<Reason> {
         match self {
-            Self::Other(failure) => Fault::reason(failure),
+            Self::Kept { failure, .. } | Self::Other(failure) => Fault::reason(failure),
             _ => None,
         }
     }

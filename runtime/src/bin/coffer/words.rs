@@ -20,9 +20,7 @@ pub fn of(hint: &Hint) -> String {
         }
         Hint::ListInjected { secret } => format!("create the box with --inject {secret}"),
         Hint::PutAtBroker { name, path } => {
-            format!(
-                "give its new value to the broker with `coffer kbs secret put {path}`, then `coffer refresh-secrets {name}`"
-            )
+            format!("put it into the broker with `coffer kbs secret put {path}`, then `coffer refresh-secrets {name}`")
         }
         Hint::SignalInside { name, signal } => format!(
             "an owner with `exec` sends it from inside: `coffer exec {name} kill -{signal} 1`; `coffer kill {name}` ends it at once, \

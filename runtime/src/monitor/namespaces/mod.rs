@@ -191,7 +191,7 @@ impl Running for Process {
 
     fn pause(&mut self) -> Result<(), Failure> {
         Err(Failure::new(Class::Platform, format!("isolation {} pauses nothing", Isolation::Process))
-            .hint("a box with a machine of its own can be paused: make it with --isolation kvm or qemu; `coffer stop` ends this one"))
+            .hint("a box with a machine of its own can be paused: make it without --isolation process; `coffer stop` ends this one"))
     }
 
     fn resume(&mut self) -> Result<(), Failure> {

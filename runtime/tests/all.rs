@@ -6,6 +6,7 @@ mod runner;
 mod vectors;
 
 mod audit;
+mod bundles;
 mod cases;
 mod collateral;
 mod conformance;

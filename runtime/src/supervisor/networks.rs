@@ -1,18 +1,39 @@
-//! What a box's port sees of the networks: the database, through a connection of its own.
+//! The network of a run, and what its box's port sees of the networks: the database, through a connection of its own.
 
 use std::cell::Cell;
+use std::path::Path;
 
+use coffer_spec::Network;
+
+use super::run::Order;
 use crate::Failure;
 use crate::home::Home;
 use crate::id::BoxId;
-use crate::monitor::network::Look;
+use crate::monitor::network::{self, Beginning, Look};
+use crate::publish::Publish;
+use crate::published::Held;
 use crate::state::State;
+
+/// Begins the network of a box that has a card, with the ports that lead to it.
+///
+/// # Errors
+/// As [`network::begin`], and as the database.
+pub(super) fn begin(
+    order: &Order<'_>,
+    folder: &Path,
+    card: Option<&Network>,
+    ports: Vec<(Publish, Held)>,
+) -> Result<Option<Beginning>, Failure> {
+    let Some(card) = card else { return Ok(None) };
+    let look = look(order.home, order.id)?;
+    network::begin(order.search, folder, card, ports, order.home.networks(), look).map(Some)
+}
 
 /// Looks for a box; in between only where somebody wrote to the database since.
 ///
 /// # Errors
 /// If the database does not open.
-pub fn look(home: &Home, id: &BoxId) -> Result<Look, Failure> {
+fn look(home: &Home, id: &BoxId) -> Result<Look, Failure> {
     let (state, id, seen) = (State::open(home)?, id.clone(), Cell::new(None));
     Ok(Box::new(move |always| {
         let now = Some(state.generation()?);

@@ -256,14 +256,8 @@ impl Run {
                 return Ok(Outcome::NotWanted);
             }
         }
-        let beginning = match &document.spec().network {
-            Some(card) => {
-                let look = networks::look(order.home, order.id)?;
-                let folder = order.home.networks();
-                Some(network::begin(order.search, &self.folder, card, of_card, folder, look)?)
-            }
-            None => None,
-        };
+        let card = document.spec().network.as_ref();
+        let beginning = networks::begin(order, &self.folder, card, of_card)?;
         self.tee = document.spec().tee;
         let console = Console::open(&self.folder, self.console_words());
         // Held as long as there is a guest.

@@ -252,7 +252,7 @@ fn a_hint_is_about_what_was_done() {
     place.says("policy sign bare --sign key.pem", 3, &["bare is a folder", "no .rego file is in it"]);
     // A simulator's medium.
     let offline = "--allow-simulated --offline --fetch";
-    assert_eq!(place.run(&format!("collateral import --allow-simulated evidence")).0, 0);
+    assert_eq!(place.run("collateral import --allow-simulated evidence").0, 0);
     assert_eq!(place.run(&format!("verify {report} {offline}")).0, 0);
     let files = place.says("collateral export --allow-simulated --out medium", 0, &["-bl", "-ucode", ".der"]);
     assert!(!files.contains(['?', '&', '=']), "{files}");

@@ -9,7 +9,7 @@ use coffer_rim::{Class, Failure, Reason, chain};
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::monitor::vsock;
+use crate::monitor::lent;
 
 /// A gRPC channel to a port of the guest.
 ///
@@ -19,7 +19,7 @@ pub async fn channel(folder: &Path, port: u32) -> Result<Channel, Failure> {
     let folder: PathBuf = folder.to_path_buf();
     let connector = tower::service_fn(move |_: Uri| {
         let folder = folder.clone();
-        async move { vsock::connect(&folder, port).await.map(TokioIo::new) }
+        async move { lent::connect(&folder, port).await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://guest.invalid");
     endpoint.connect_with_connector(connector).await.map_err(|error| {

@@ -20,7 +20,8 @@ use coffer_verifier::{
     ExpectedReportData, TrustAnchors, UnixTime, Verifier, abi::ReportData, evidence::Evidence,
 };
 
-use crate::monitor::vsock::{self, VsockError};
+use crate::monitor::lent;
+use crate::monitor::vsock::VsockError;
 
 impl From<OwnerKeyError> for Failure {
     fn from(error: OwnerKeyError) -> Self {
@@ -199,7 +200,7 @@ pub async fn connect(
     identity: &Identity,
     appraiser: Arc<GuestAppraiser>,
 ) -> Result<OwnerConnection, OwnerError> {
-    let stream = vsock::connect(folder, ports::RA_TLS).await?;
+    let stream = lent::connect(folder, ports::RA_TLS).await?;
     Ok(connect_and_verify(stream, identity, Purpose::Control, appraiser).await?)
 }
 

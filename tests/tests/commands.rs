@@ -156,7 +156,7 @@ fn every_command_and_flag_that_a_page_prints_is_there() {
 #[test]
 fn options_stand_before_the_image_or_box_whose_program_follows() {
     // Options of the program itself, in the examples.
-    const THEIRS: &[&str] = &["-c", "-b", "-h", "-q", "-o", "-"];
+    const THEIRS: &[&str] = &["-c", "-b", "-h", "-q", "-o", "-", "-hup"];
     let (mut wrong, mut found) = (Vec::new(), 0);
     for (page, text) in pages() {
         for call in calls(&text) {

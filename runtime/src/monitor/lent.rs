@@ -18,6 +18,7 @@ use rustix::net::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
 
 use super::vsock::{self, VsockError};
 use crate::boxes::files;
@@ -64,11 +65,21 @@ async fn lend(mut to: UnixStream, folder: &Path) -> io::Result<()> {
     .await
 }
 
-/// A line to a port of the guest; nothing where nobody lends any.
+/// Connects to a port of the guest whose box folder this is: over its supervisor, where it has one.
 ///
 /// # Errors
 /// [`VsockError`].
-pub async fn borrow(folder: &Path, port: u32) -> Option<Result<UnixStream, VsockError>> {
+pub async fn connect(folder: &Path, port: u32) -> Result<UnixStream, VsockError> {
+    // With a little more patience than it has.
+    match timeout(vsock::ANSWER + Duration::from_secs(1), borrow(folder, port)).await {
+        Ok(Some(line)) => line,
+        Ok(None) => vsock::make(folder, port, ()).await,
+        Err(_) => Err(VsockError::Silent),
+    }
+}
+
+/// A line to a port of the guest; nothing where nobody lends any.
+async fn borrow(folder: &Path, port: u32) -> Option<Result<UnixStream, VsockError>> {
     let mut from = connect_socket(folder, files::LENT).ok()?;
     from.write_u32(port).await.ok()?;
     // It ends without a word where its supervisor ends.
@@ -129,13 +140,13 @@ mod tests {
             assert_eq!(late.read(&mut [0]).await.unwrap(), 0);
         });
         tokio::spawn(serve(bind_socket(dir.path(), files::LENT).unwrap(), dir.path().to_owned()));
-        let gone = tokio::time::timeout(Duration::from_millis(100), vsock::connect(dir.path(), 9)).await;
+        let gone = timeout(Duration::from_millis(100), connect(dir.path(), 9)).await;
         assert!(gone.is_err());
-        let mut line = vsock::connect(dir.path(), 9).await.unwrap();
+        let mut line = connect(dir.path(), 9).await.unwrap();
         let mut said = [0; 5];
         line.read_exact(&mut said).await.unwrap();
         assert_eq!(&said, b"hello");
-        let none = vsock::connect(dir.path(), 9).await.unwrap_err();
+        let none = connect(dir.path(), 9).await.unwrap_err();
         assert!(matches!(none, VsockError::NoListener { port: 9 }), "{none}");
         answer.send(()).unwrap();
         playing.await.unwrap();

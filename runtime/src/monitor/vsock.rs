@@ -14,7 +14,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::lent;
 use crate::boxes::files;
 use crate::socket::{bind_socket, connect_socket};
 
@@ -43,20 +42,7 @@ pub enum VsockError {
 }
 
 /// How long a guest that runs may take to answer.
-const ANSWER: Duration = Duration::from_secs(20);
-
-/// Connects to a port of the guest whose box folder this is: over its supervisor, where it has one.
-///
-/// # Errors
-/// [`VsockError`].
-pub async fn connect(folder: &Path, port: u32) -> Result<UnixStream, VsockError> {
-    // With a little more patience than it has.
-    match timeout(ANSWER + Duration::from_secs(1), lent::borrow(folder, port)).await {
-        Ok(Some(line)) => line,
-        Ok(None) => make(folder, port, ()).await,
-        Err(_) => Err(VsockError::Silent),
-    }
-}
+pub const ANSWER: Duration = Duration::from_secs(20);
 
 /// Makes a line to a port of the guest, and keeps something until the guest has answered or its device is gone, also where nobody
 /// waits for that any more. For a process that lives as long as the guest.
@@ -136,7 +122,7 @@ mod tests {
     async fn speaks_the_handshake_and_leaves_the_guests_bytes_alone() {
         let dir = tempfile::tempdir().unwrap();
         let device = device(dir.path(), b"OK 1073741824\nhello");
-        let mut stream = connect(dir.path(), 4088).await.unwrap();
+        let mut stream = make(dir.path(), 4088, ()).await.unwrap();
         let mut rest = String::new();
         stream.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "hello");
@@ -147,7 +133,7 @@ mod tests {
     async fn says_when_nobody_listens_inside() {
         let dir = tempfile::tempdir().unwrap();
         let _device = device(dir.path(), b"");
-        let error = connect(dir.path(), 9).await.unwrap_err();
+        let error = make(dir.path(), 9, ()).await.unwrap_err();
         assert!(matches!(error, VsockError::NoListener { port: 9 }), "{error}");
     }
 
@@ -174,7 +160,7 @@ mod tests {
         for answer in [&b"NO\n"[..], &[b'O'; 4096]] {
             let dir = tempfile::tempdir().unwrap();
             let _device = device(dir.path(), answer);
-            assert!(matches!(connect(dir.path(), 9).await, Err(VsockError::Answer { .. })));
+            assert!(matches!(make(dir.path(), 9, ()).await, Err(VsockError::Answer { .. })));
         }
     }
 
@@ -183,9 +169,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("d".repeat(120));
         std::fs::create_dir(&deep).unwrap();
-        assert!(matches!(connect(&deep, 9).await, Err(VsockError::NoDevice(_))));
+        assert!(matches!(make(&deep, 9, ()).await, Err(VsockError::NoDevice(_))));
         let device = device(&deep, b"OK 1\n");
-        connect(&deep, 4090).await.unwrap();
+        make(&deep, 4090, ()).await.unwrap();
         assert_eq!(device.await.unwrap(), "CONNECT 4090\n");
     }
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use coffer_spec::Network;
 
-use super::run::Order;
 use crate::Failure;
 use crate::home::Home;
 use crate::id::BoxId;
@@ -13,20 +12,20 @@ use crate::monitor::network::{self, Beginning, Look};
 use crate::publish::Publish;
 use crate::published::Held;
 use crate::state::State;
+use crate::tools::Search;
 
 /// Begins the network of a box that has a card, with the ports that lead to it.
 ///
 /// # Errors
 /// As [`network::begin`], and as the database.
 pub(super) fn begin(
-    order: &Order<'_>,
+    (home, id, search): (&Home, &BoxId, &Search),
     folder: &Path,
     card: Option<&Network>,
     ports: Vec<(Publish, Held)>,
 ) -> Result<Option<Beginning>, Failure> {
     let Some(card) = card else { return Ok(None) };
-    let look = look(order.home, order.id)?;
-    network::begin(order.search, folder, card, ports, order.home.networks(), look).map(Some)
+    network::begin(search, folder, card, ports, home.networks(), look(home, id)?).map(Some)
 }
 
 /// Looks for a box; in between only where somebody wrote to the database since.

@@ -257,7 +257,7 @@ impl Run {
             }
         }
         let card = document.spec().network.as_ref();
-        let beginning = networks::begin(order, &self.folder, card, of_card)?;
+        let beginning = networks::begin((order.home, order.id, order.search), &self.folder, card, of_card)?;
         self.tee = document.spec().tee;
         let console = Console::open(&self.folder, self.console_words());
         // Held as long as there is a guest.

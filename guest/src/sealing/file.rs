@@ -140,6 +140,7 @@ impl Means<'_> {
             return Err(SealingError::NotReplaceable { policy });
         }
         let encoded = head.first_chunk().ok_or(SealError::Closed)?;
+        // That it opens is known; here it is refused where the counter is elsewhere.
         Opener::new(&keys, encoded, context, current)?;
         Ok(header)
     }

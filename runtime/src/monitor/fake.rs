@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Capabilities, Console, End, How, Launch, Monitor, Ready, Running};
+use super::{Capabilities, Console, End, How, Launch, Monitor, Ready, Running, Starting};
 use crate::boxes::files;
 use crate::socket::{bind_socket, connect_socket};
 
@@ -98,12 +98,7 @@ impl Monitor for Arc<Fake> {
         }
     }
 
-    fn start<'a>(
-        &'a self,
-        launch: &'a Launch,
-        console: Console,
-        ready: Ready<'a>,
-    ) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
+    fn start<'a>(&'a self, launch: &'a Launch, console: Console, ready: Ready<'a>) -> Starting<'a> {
         async move {
             self.launched.lock().unwrap().push(launch.clone());
             if let Some(why) = &self.starts {

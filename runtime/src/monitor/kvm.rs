@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::acceleration::{Accelerator, acceleration};
 use super::child::{LastWords, keep_console, keep_words, last_words, spawn, with_words};
-use super::{Access, Capabilities, Card, Console, End, How, Launch, Monitor, Ready, Running, Writes};
+use super::{Access, Capabilities, Card, Console, End, How, Launch, Monitor, Ready, Running, Starting, Writes};
 use crate::boxes::files;
 use crate::host::needs::{Facts, can_launch};
 use crate::tools::{Program, Search};
@@ -70,12 +70,7 @@ impl Monitor for Kvm {
         can_launch(&Facts::gather())
     }
 
-    fn start<'a>(
-        &'a self,
-        launch: &'a Launch,
-        console: Console,
-        ready: Ready<'a>,
-    ) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
+    fn start<'a>(&'a self, launch: &'a Launch, console: Console, ready: Ready<'a>) -> Starting<'a> {
         async move {
             ready.await?;
             let process = Process::start(&self.search, launch, console).await?;

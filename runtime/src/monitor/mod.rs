@@ -37,7 +37,8 @@ pub use console::{BLOCK_CORRUPT, Console};
 pub use isolation::Isolation;
 pub use limits::Limits;
 pub use seam::{
-    Access, Capabilities, Card, Disk, End, How, Launch, Measured, Monitor, Ready, Running, SnpId, SnpLaunch, Writes,
+    Access, Capabilities, Card, Disk, End, How, Launch, Measured, Monitor, Ready, Running, SnpId, SnpLaunch, Starting,
+    Writes,
 };
 
 /// Environment variables by which the operator names a monitor's programs, and the one that makes disks of volumes.

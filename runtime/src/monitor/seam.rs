@@ -12,6 +12,9 @@ use super::{Console, Limits};
 /// Ends when all that a guest may rely on outside is there.
 pub type Ready<'a> = BoxFuture<'a, Result<(), Failure>>;
 
+/// Ends with a guest that runs.
+pub type Starting<'a> = BoxFuture<'a, Result<Box<dyn Running>, Failure>>;
+
 /// Something that runs guests.
 pub trait Monitor: Send + Sync {
     /// Its name in messages.
@@ -36,12 +39,7 @@ pub trait Monitor: Send + Sync {
     ///
     /// # Errors
     /// Class `platform` if the guest does not start, or what `ready` failed with; nothing of it is left behind then.
-    fn start<'a>(
-        &'a self,
-        launch: &'a Launch,
-        console: Console,
-        ready: Ready<'a>,
-    ) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>>;
+    fn start<'a>(&'a self, launch: &'a Launch, console: Console, ready: Ready<'a>) -> Starting<'a>;
 }
 
 /// A guest that runs. Dropped, it is gone.

@@ -2,7 +2,7 @@
 //!
 //! To reach a guest port: connect to `vsock.sock`, write `CONNECT <port>\n`, read `OK <anything>\n`; the stream then is the
 //! guest's. What a guest opens to port N arrives at a socket listening on `vsock.sock_N`.
-//! Every monitor offers its guest in this form, in the box folder: commands reach the agent there without the supervisor.
+//! Every monitor offers its guest in this form, in the box folder. Its supervisor makes lines there, for commands too ([`super::lent`]).
 //! Trusts: nothing that comes over the line; an answer longer than a line is refused.
 
 use std::io;

@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::child::{LastWords, keep_console, keep_words, last_words, spawn, with_words};
-use super::{Capabilities, Console, End, How, Isolation, Launch, Monitor, Ready, Running};
+use super::{Capabilities, Console, End, How, Isolation, Launch, Monitor, Ready, Running, Starting};
 use crate::sys::namespaces::knows;
 pub use crate::sys::tap::TUN;
 use crate::tools::{Program, Search};
@@ -84,12 +84,7 @@ impl Monitor for Namespaces {
         Err(Failure::new(Class::Platform, message).hint("use --isolation snp, or --tee-simulate in place of --tee"))
     }
 
-    fn start<'a>(
-        &'a self,
-        launch: &'a Launch,
-        console: Console,
-        ready: Ready<'a>,
-    ) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
+    fn start<'a>(&'a self, launch: &'a Launch, console: Console, ready: Ready<'a>) -> Starting<'a> {
         async move {
             let process = Process::start(&self.search, launch, console, ready).await?;
             Ok(Box::new(process) as Box<dyn Running>)
@@ -153,7 +148,7 @@ impl Process {
         };
         let runs = timeout(PATIENCE, runs).await;
         if let Ok(Ok(Err(failure))) = runs {
-            // Whoever holds nothing for anybody ends what it made.
+            // Where its line ends the holder takes away what it made.
             drop(ours);
             let _ = timeout(PATIENCE, child.wait()).await;
             return Err(failure);

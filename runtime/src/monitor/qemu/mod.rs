@@ -10,12 +10,12 @@ mod process;
 mod version;
 
 use coffer_rim::Failure;
-use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::future::FutureExt as _;
 
 pub use version::version_line;
 
 use super::acceleration::{Accelerator, acceleration};
-use super::{Capabilities, Console, Launch, Monitor, Ready, Running};
+use super::{Capabilities, Console, Launch, Monitor, Ready, Running, Starting};
 use crate::host::needs::{Facts, can_launch};
 use crate::tools::{Program, Search};
 use process::{Processes, Programs};
@@ -68,12 +68,7 @@ impl Monitor for Qemu {
         probe::Found::of(&self.search.program(&QEMU)?)?.check_snp()
     }
 
-    fn start<'a>(
-        &'a self,
-        launch: &'a Launch,
-        console: Console,
-        ready: Ready<'a>,
-    ) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
+    fn start<'a>(&'a self, launch: &'a Launch, console: Console, ready: Ready<'a>) -> Starting<'a> {
         async move {
             let programs = self.programs()?;
             ready.await?;

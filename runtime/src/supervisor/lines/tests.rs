@@ -191,3 +191,26 @@ async fn a_client_that_reads_nothing_goes_and_one_that_has_ended_hears_the_answe
     client.read_to_end(&mut said).await.unwrap();
     assert_eq!(said, b"answer");
 }
+
+#[tokio::test]
+async fn nobody_is_led_to_a_guest_that_is_paused() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = bind_socket(dir.path(), crate::boxes::files::VSOCK).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap();
+    let (paused, seen) = watch::channel(true);
+    tokio::spawn(ingress(listener, dir.path().to_owned(), 80, seen));
+    let mut client = TcpStream::connect(port).await.unwrap();
+    let led = tokio::time::timeout(Duration::from_millis(200), device.accept()).await;
+    assert!(led.is_err(), "while it is paused");
+    paused.send_replace(false);
+    let (mut line, _) = device.accept().await.unwrap();
+    let mut byte = [0];
+    while byte != *b"\n" {
+        line.read_exact(&mut byte).await.unwrap();
+    }
+    line.write_all(b"OK 1\nhello").await.unwrap();
+    let mut said = [0; 5];
+    client.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"hello");
+}

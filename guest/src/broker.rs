@@ -66,11 +66,11 @@ pub async fn connect(
     }
 }
 
-/// What a line ended with is the word of the host's relay, which hangs up where it reaches nobody, and none of the broker's.
+/// What a line ended with is the word of the host's relay, which hangs up where it reaches nobody, or of whoever else answers there.
 fn said(kbs: &KbsPin, error: ClientError) -> ClientError {
     match error {
         ClientError::Unreachable { .. } => {
-            ClientError::Unreachable { cause: format!("nobody answers the guest's host at {}", kbs.address) }
+            ClientError::Unreachable { cause: format!("no key broker answers the guest's host at {}", kbs.address) }
         }
         other => other,
     }
@@ -121,7 +121,10 @@ mod tests {
         let kbs = KbsPin { address: "kbs.example:4480".into(), spki: Vec::new() };
         let cause = "TLS handshake failed: Broken pipe (os error 32)".to_owned();
         let down = said(&kbs, ClientError::Unreachable { cause });
-        assert_eq!(down.to_string(), "key broker is unreachable: nobody answers the guest's host at kbs.example:4480");
+        assert_eq!(
+            down.to_string(),
+            "key broker is unreachable: no key broker answers the guest's host at kbs.example:4480"
+        );
         let refused = ClientError::Refused { code: "not-released".into(), id: "ab".into() };
         assert!(said(&kbs, refused).to_string().contains("not-released"), "what a broker says is passed on");
     }

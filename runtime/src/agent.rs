@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_key_broker_that_does_not_answer_is_not_taken_for_a_box_that_ends() {
         for said in [
-            "sealing policy workload: key broker is unreachable: nobody answers the guest's host at 127.0.0.1:4480",
+            "sealing policy workload: key broker is unreachable: no key broker answers the guest's host at 127.0.0.1:4480",
             // As platforms before this one say it.
             "key broker is unreachable: TLS handshake failed: Broken pipe (os error 32)",
             "the key broker did not answer within 30 s",

@@ -98,7 +98,7 @@ impl Ports {
     /// The kernel's.
     pub fn open(&self, port: u32) -> io::Result<Incoming> {
         let (sender, receiver) = mpsc::channel(4);
-        let accepted = Accepted { sender, open: self.open.clone() };
+        let accepted = Accepted { port, sender, open: self.open.clone() };
         match &self.way {
             Way::Vsock => drop(tokio::spawn(from_vsock(VsockListener::bind(port)?, accepted))),
             Way::Socket(board) => board.put(port, accepted),
@@ -115,6 +115,7 @@ impl Ports {
 /// Takes connections to one port.
 #[derive(Clone)]
 struct Accepted {
+    port: u32,
     sender: mpsc::Sender<io::Result<VsockStream>>,
     open: watch::Sender<()>,
 }
@@ -122,7 +123,7 @@ struct Accepted {
 impl Accepted {
     /// Whether anybody takes them.
     async fn put(&self, stream: VsockStream) -> bool {
-        self.sender.send(Ok(stream.counted(self.open.subscribe()))).await.is_ok()
+        self.sender.send(Ok(stream.counted(self.port, self.open.subscribe()))).await.is_ok()
     }
 }
 
@@ -222,7 +223,7 @@ mod tests {
             let mut host = UnixStream::connect(&path).await.unwrap();
             host.write_all(format!("CONNECT {port}\nhello").as_bytes()).await.unwrap();
             let mut guest = incoming.next().await.unwrap().unwrap();
-            assert_eq!(guest.peer().cid, HOST_CID);
+            assert_eq!((guest.peer().cid, guest.port()), (HOST_CID, port));
             let mut said = [0; 5];
             guest.read_exact(&mut said).await.unwrap();
             assert_eq!(&said, b"hello");

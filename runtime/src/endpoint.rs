@@ -25,7 +25,10 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// `https://HOST:PORT`, and nothing behind it.
+/// What the address begins with at which owners reach a guest.
+pub const OWNERS_SCHEME: &str = "coffer://";
+
+/// `https://HOST:PORT` or `coffer://HOST:PORT`, and nothing behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     host: String,
@@ -34,34 +37,61 @@ pub struct Address {
 
 /// Why a text is no address of a peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no address of a TLS server")]
-pub struct AddressError(String);
+#[error("{text:?} is no address of a {}", if *owners { "guest, which is coffer://HOST:PORT" } else { "TLS server" })]
+pub struct AddressError {
+    text: String,
+    owners: bool,
+}
 
 impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let wrong = || AddressError(text.to_owned());
+        let wrong = || AddressError { text: text.to_owned(), owners: false };
         let rest = text.strip_prefix("https://").ok_or_else(wrong)?;
+        Self::read(rest, Some("443")).ok_or_else(wrong)
+    }
+}
+
+impl Address {
+    /// Reads one at which owners reach a guest.
+    ///
+    /// # Errors
+    /// It is none, or says no port.
+    pub fn of_owners(text: &str) -> Result<Self, AddressError> {
+        let read = text.strip_prefix(OWNERS_SCHEME).and_then(|rest| Self::read(rest, None));
+        read.ok_or_else(|| AddressError { text: text.to_owned(), owners: true })
+    }
+
+    /// Behind the scheme. `port`: where none is said.
+    fn read(rest: &str, otherwise: Option<&str>) -> Option<Self> {
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = match rest.strip_prefix('[') {
             Some(inside) => {
-                let (host, behind) = inside.split_once(']').ok_or_else(wrong)?;
-                let address: std::net::Ipv6Addr = host.parse().map_err(|_| wrong())?;
-                (address.to_string(), behind.strip_prefix(':').or_else(|| behind.is_empty().then_some("443")))
+                let (host, behind) = inside.split_once(']')?;
+                let address: std::net::Ipv6Addr = host.parse().ok()?;
+                (address.to_string(), if behind.is_empty() { otherwise } else { behind.strip_prefix(':') })
             }
             None => match rest.split_once(':') {
                 Some((host, port)) => (host.to_owned(), Some(port)),
-                None => (rest.to_owned(), Some("443")),
+                None => (rest.to_owned(), otherwise),
             },
         };
         let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-        let digits = port.filter(|port| port.bytes().all(|byte| byte.is_ascii_digit())).ok_or_else(wrong)?;
-        let port: u16 = digits.parse().map_err(|_| wrong())?;
-        if !host.chars().all(named) || ServerName::try_from(host.as_str()).is_err() || port == 0 {
-            return Err(wrong());
-        }
-        Ok(Self { host, port })
+        let digits = port.filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))?;
+        let port: u16 = digits.parse().ok().filter(|port| *port > 0)?;
+        let is_name = host.chars().all(named) && ServerName::try_from(host.as_str()).is_ok();
+        is_name.then_some(Self { host, port })
+    }
+
+    /// Connects to it.
+    ///
+    /// # Errors
+    /// The kernel's, or the resolver's.
+    pub async fn dial(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
     }
 }
 
@@ -331,10 +361,8 @@ impl Asking {
     }
 
     async fn dial(&self) -> Result<TcpStream, EndpointError> {
-        let dialled = TcpStream::connect((self.address.host.as_str(), self.address.port)).await;
-        let stream = dialled.map_err(|source| EndpointError::Unreachable { address: self.address.clone(), source })?;
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
+        let unreachable = |source| EndpointError::Unreachable { address: self.address.clone(), source };
+        self.address.dial().await.map_err(unreachable)
     }
 }
 
@@ -399,6 +427,21 @@ mod tests {
             "https://gu\u{1b}est:1",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn at_the_address_of_owners_a_port_is_said() {
+        for (text, shown) in
+            [("coffer://guest.example:7443", "guest.example:7443"), ("coffer://[::1]:7443/", "[::1]:7443")]
+        {
+            assert_eq!(Address::of_owners(text).map(|address| address.to_string()).as_deref(), Ok(shown), "{text}");
+        }
+        for text in
+            ["coffer://guest.example", "coffer://[::1]", "https://guest.example:1", "coffer://", "coffer://a:1/b"]
+        {
+            let error = Address::of_owners(text).unwrap_err();
+            assert!(error.to_string().contains("coffer://HOST:PORT"), "{error}");
         }
     }
 }

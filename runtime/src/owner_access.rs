@@ -7,7 +7,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use coffer_guest_proto::ports;
@@ -20,6 +20,9 @@ use coffer_verifier::{
     ExpectedReportData, TrustAnchors, UnixTime, Verifier, abi::ReportData, evidence::Evidence,
 };
 
+use tokio::time::timeout;
+
+use crate::endpoint::Address;
 use crate::monitor::lent;
 use crate::monitor::vsock::VsockError;
 
@@ -183,6 +186,9 @@ pub enum OwnerError {
     /// The guest's port was not reached.
     #[error(transparent)]
     Line(#[from] VsockError),
+    /// Nobody answers at its address.
+    #[error("nobody answers there")]
+    Dial(#[source] io::Error),
     /// TLS, the attestation call, or the guest's evidence.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -191,17 +197,38 @@ pub enum OwnerError {
 /// A connection to an agent whose guest was admitted.
 pub type OwnerConnection = AttestedConnection<AttestationResult>;
 
-/// Connects to the agent of the box in `folder` and has its evidence judged. What was found stays in `appraiser`.
+/// Where an agent is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In the box of this folder.
+    Box(PathBuf),
+    /// Behind an address.
+    Elsewhere(Address),
+}
+
+/// How long an address may take to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Connects to an agent and has its guest's evidence judged. What was found stays in `appraiser`.
 ///
 /// # Errors
 /// [`OwnerError`]; nothing was sent to the guest but a challenge.
 pub async fn connect(
-    folder: &Path,
+    place: &Place,
     identity: &Identity,
     appraiser: Arc<GuestAppraiser>,
 ) -> Result<OwnerConnection, OwnerError> {
-    let stream = lent::connect(folder, ports::RA_TLS).await?;
-    Ok(connect_and_verify(stream, identity, Purpose::Control, appraiser).await?)
+    Ok(match place {
+        Place::Box(folder) => {
+            let stream = lent::connect(folder, ports::RA_TLS).await?;
+            connect_and_verify(stream, identity, Purpose::Control, appraiser).await?
+        }
+        Place::Elsewhere(address) => {
+            let dialled = timeout(PATIENCE, address.dial()).await;
+            let stream = dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(OwnerError::Dial)?;
+            connect_and_verify(stream, identity, Purpose::Control, appraiser).await?
+        }
+    })
 }
 
 /// What it means that a call ended because the guest, challenged again, did not prove itself once more.

@@ -1,7 +1,7 @@
 //! `-p`: which port of the host leads to which port of a box.
 //!
-//! The host's end decides nothing: it copies bytes. Behind `/ra-tls` and `/tls` what they are worth is settled between the client and
-//! the guest; behind `/tcp` and `/udp`, nowhere: they lead to the guest's network card.
+//! The host's end decides nothing: it copies bytes. Behind `/ra-tls` and `/tls`, and for owners, what they are worth is settled between
+//! the client and the guest; behind `/tcp` and `/udp`, nowhere: they lead to the guest's network card.
 
 use core::fmt;
 use core::ops::RangeInclusive;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub struct Publish {
     /// Where the host listens; port 0: one that is free.
     pub host: SocketAddr,
-    /// Port of the workload.
+    /// Port of the workload; 0 for owners, who come to the agent.
     pub guest: u16,
     /// What its clients speak.
     #[serde(default)]
@@ -36,10 +36,12 @@ pub enum How {
     RaTls,
     /// TLS with a certificate of the key broker's: for clients that know nothing of evidence.
     Tls,
+    /// What owners speak with the agent: RA-TLS.
+    Owners,
 }
 
 impl How {
-    /// Each.
+    /// Each that leads to a port of the workload.
     pub const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::RaTls, Self::Tls];
 
     /// Those of the guest's network card.
@@ -52,6 +54,7 @@ impl How {
             Self::Udp => "udp",
             Self::RaTls => "ra-tls",
             Self::Tls => "tls",
+            Self::Owners => OWNERS,
         }
     }
 
@@ -61,9 +64,11 @@ impl How {
     }
 }
 
+/// In place of a port of the workload.
+pub const OWNERS: &str = "owners";
+
 /// How it is written.
-pub const PUBLISH: &str =
-    "[ADDRESS:][HOST-PORT:]PORT, /tcp, /udp, /ra-tls or /tls behind it, such as 8080:80 or 8443:8080/ra-tls";
+pub const PUBLISH: &str = "[ADDRESS:][HOST-PORT:]PORT, /tcp, /udp, /ra-tls or /tls behind it, such as 8080:80 or 8443:8080/ra-tls; or owners for PORT";
 
 /// Ports of one range.
 pub const MOST: u16 = 64;
@@ -119,7 +124,10 @@ impl Publish {
                 plain.parse().map_err(|_| PublishError::Address(text.into()))?
             }
         };
-        let guests = ports(guest)?;
+        let (how, guests) = match guest {
+            OWNERS if rest.len() == text.len() => (How::Owners, 0..=0),
+            _ => (how, ports(guest)?),
+        };
         let hosts: Vec<u16> = match host {
             None | Some("" | "0") => guests.clone().map(|_| 0).collect(),
             Some(text) => {
@@ -132,6 +140,19 @@ impl Publish {
         };
         let one = |(host, guest)| Self { host: SocketAddr::new(address, host), guest, how };
         Ok(hosts.into_iter().zip(guests).map(one).collect())
+    }
+
+    /// What it leads to: `80/tcp`, `8080/ra-tls` or `owners`.
+    pub fn what(&self) -> String {
+        match self.how {
+            How::Owners => OWNERS.to_owned(),
+            how => format!("{}/{}", self.guest, how.word()),
+        }
+    }
+
+    /// The workload's port, unless it leads to the agent.
+    pub fn port(&self) -> Option<u16> {
+        (self.how != How::Owners).then_some(self.guest)
     }
 
     /// Whether it is this port of a spec, for clients that speak as the spec has it.
@@ -179,7 +200,7 @@ fn port(text: &str) -> Result<u16, PublishError> {
 
 impl fmt::Display for Publish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}->{}/{}", self.host, self.guest, self.how.word())
+        write!(f, "{}->{}", self.host, self.what())
     }
 }
 
@@ -213,6 +234,9 @@ pub(crate) mod tests {
             ("80", "0.0.0.0:0", "80/tcp"),
             ("127.0.0.1:5353:53/udp", "127.0.0.1:5353", "53/udp"),
             ("53/udp", "0.0.0.0:0", "53/udp"),
+            ("owners", "0.0.0.0:0", "owners"),
+            ("7443:owners", "0.0.0.0:7443", "owners"),
+            ("[::1]:7443:owners", "[::1]:7443", "owners"),
         ] {
             assert_eq!(said(text), Ok(vec![format!("{host}->{guest}")]), "{text}");
         }
@@ -224,18 +248,26 @@ pub(crate) mod tests {
         assert_eq!(said("127.0.0.1::80-81/ra-tls").unwrap(), ["127.0.0.1:0->80/ra-tls", "127.0.0.1:0->81/ra-tls"]);
         assert_eq!(said("9000-9001:53-54/udp").unwrap(), ["0.0.0.0:9000->53/udp", "0.0.0.0:9001->54/udp"]);
         assert_eq!(said("1-64:1-64").unwrap().len(), 64);
-        for (text, part) in
-            [("8000-8001:80", "8000-8001"), ("80:80-81", "80"), ("81-80", "81-80"), ("1-65:1-65", "1-65")]
-        {
+        for (text, part) in [
+            ("8000-8001:80", "8000-8001"),
+            ("80:80-81", "80"),
+            ("81-80", "81-80"),
+            ("1-65:1-65", "1-65"),
+            ("1-2:owners", "1-2"),
+        ] {
             assert_eq!(said(text), Err(PublishError::Range(part.into())), "{text}");
         }
     }
 
     #[test]
     fn what_is_none_is_refused_by_its_part() {
-        for (text, word) in
-            [("8443:8080/sctp", "sctp"), ("8080/xra-tls", "xra-tls"), ("/ra-tls/", "ra-tls/"), ("1/", "")]
-        {
+        for (text, word) in [
+            ("8443:8080/sctp", "sctp"),
+            ("8080/xra-tls", "xra-tls"),
+            ("/ra-tls/", "ra-tls/"),
+            ("1/", ""),
+            ("4090/owners", "owners"),
+        ] {
             assert_eq!(said(text), Err(PublishError::Protocol(word.into())), "{text}");
         }
         for (text, part) in [
@@ -246,6 +278,7 @@ pub(crate) mod tests {
             ("+1:2/ra-tls", "+1"),
             ("1:0", "0"),
             ("8080tls", "8080tls"),
+            ("7443:owners/tcp", "owners"),
             ("-", ""),
             ("80-", ""),
         ] {

@@ -26,7 +26,7 @@ impl Held {
     pub fn take(at: SocketAddr, how: How) -> io::Result<Self> {
         match how {
             How::Udp => UdpSocket::bind(at).map(Self::Datagrams),
-            How::Tcp | How::RaTls | How::Tls => TcpListener::bind(at).map(Self::Stream),
+            How::Tcp | How::RaTls | How::Tls | How::Owners => TcpListener::bind(at).map(Self::Stream),
         }
     }
 
@@ -44,10 +44,10 @@ impl Held {
 /// Class `config`, naming the port that is taken; none of them is held then.
 pub fn listen(folder: &Path, all: &[Publish]) -> Result<Vec<(Publish, Held)>, Failure> {
     let mut listening = Vec::with_capacity(all.len());
-    for Publish { host, guest, how } in all {
-        let what = || format!("cannot listen on {host} for port {guest} of the box");
+    for publish @ Publish { host, how, .. } in all {
+        let what = || format!("cannot listen on {host} for {} of the box", publish.what());
         let held = Held::take(*host, *how).class_while(Class::Config, what())?;
-        listening.push((Publish { host: held.address()?, guest: *guest, how: *how }, held));
+        listening.push((Publish { host: held.address()?, ..*publish }, held));
     }
     if !listening.is_empty() {
         let ports: Vec<_> = listening.iter().map(|(publish, _)| publish).collect();

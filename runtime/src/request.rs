@@ -449,7 +449,7 @@ pub fn ingress(publish: &[Publish], profile: Option<&Name>) -> Result<Vec<Ingres
     let ports: BTreeSet<(u16, How)> = publish.iter().map(|publish| (publish.guest, publish.how)).collect();
     let one = |(port, how)| {
         let clients = match how {
-            How::Tcp | How::Udp => return None,
+            How::Tcp | How::Udp | How::Owners => return None,
             How::RaTls => Ok(IngressClients::Anyone),
             How::Tls => profile.cloned().map(IngressClients::Certificate).ok_or(RequestError::TlsProfile),
         };

@@ -45,6 +45,7 @@ mod network;
 mod old_state;
 mod one_definition;
 mod owners;
+mod owners_elsewhere;
 mod packages;
 mod qemu_launch;
 mod reaping;

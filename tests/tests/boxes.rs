@@ -16,7 +16,7 @@ use coffer_guest_proto::{
 use coffer_ratls::Identity;
 use coffer_runtime::{
     agent,
-    owner_access::{self, GuestAppraiser},
+    owner_access::{self, GuestAppraiser, Place},
 };
 use coffer_tests::{
     World,
@@ -102,7 +102,7 @@ async fn ask_the_guest(folder: &Path, simulator: &Path) -> Result<Vec<String>> {
         ExpectedGuest::WhateverThePolicyAdmits,
     );
     let stranger = Identity::generate("stranger")?;
-    let connection = owner_access::connect(folder, &stranger, Arc::new(appraiser)).await?;
+    let connection = owner_access::connect(&Place::Box(folder.to_owned()), &stranger, Arc::new(appraiser)).await?;
     let logs = ControlClient::new(connection.channel()).logs(LogsRequest::default()).await;
     words.push(refused(logs.err()));
     let mut owner = OwnerClient::new(connection.channel());

@@ -67,10 +67,10 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("create", Evidence::None),
     ("commit", Evidence::None), // of no box with a TEE
     ("port", Evidence::None),
-    ("stop", Evidence::None),
+    ("stop", Evidence::Own),
     ("stats", Evidence::None), // where the host may not, the way is that of `logs`
     ("restart", Evidence::None),
-    ("kill", Evidence::None),
+    ("kill", Evidence::Own),
     ("wait", Evidence::None),
     ("rename", Evidence::None),
     ("update", Evidence::None),

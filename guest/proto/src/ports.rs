@@ -7,9 +7,9 @@
 pub const CONTROL: u32 = 4088;
 /// gRPC `Exec` for the host; `host_may` decides.
 pub const EXEC: u32 = 4089;
-/// Kept free: terminals come over the exec service.
-pub const PTY: u32 = 4090;
-/// RA-TLS for owners, ALPN `coffer-control/1`.
+/// RA-TLS for owners, ALPN `coffer-control/1`, who come by a port of the host's that is open to others.
+pub const RA_TLS_ELSEWHERE: u32 = 4090;
+/// RA-TLS for owners on the host.
 pub const RA_TLS: u32 = 4091;
 
 /// RA-TLS in front of a TCP port of the workload, ALPN `coffer-ingress/1/<port>`: behind every number that TCP has.

@@ -6,10 +6,11 @@ use coffer_guest_proto::{
     control_server::ControlServer,
     exec_server::ExecServer,
     owner_server::OwnerServer,
-    ports::{CONTROL, EXEC, RA_TLS},
+    ports::{CONTROL, EXEC, RA_TLS, RA_TLS_ELSEWHERE},
 };
-use coffer_ratls::{AttestationService, Attester, ClientRule, Identity, Purpose, ServeLimits, ServerTls};
+use coffer_ratls::{AttestationService, Attester, ClientRule, Identity, Purpose, ServeLimits, ServerTls, Sourced};
 use coffer_spec::WorkloadSpec;
+use coffer_verifier::abi::SpkiDigest;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -36,6 +37,7 @@ use crate::{
     failure::{Code, Failure, OrFail},
     host::Ports,
     processor::SharedProcessor,
+    sys::vsock::VsockStream,
 };
 
 /// Opens the host's two ports.
@@ -64,16 +66,22 @@ pub fn owner_port(
     let routes = Routes::new(control(agent, door)).add_service(exec(agent, door)).add_service(owners(agent, owner));
     let tls = ServerTls::new(identity, ClientRule::AuthorizedPerCall, Purpose::Control)
         .or_fail(Code::Internal, "configure TLS")?;
-    let incoming = ports.open(RA_TLS).or_fail(Code::Internal, "listen for owners")?;
-    tokio::spawn(coffer_ratls::serve(
-        incoming,
-        tls,
-        AttestationService::attester(attester),
-        routes,
-        OWNERS,
-        std::future::pending(),
-    ));
+    let open = |port| ports.open(port).or_fail(Code::Internal, "listen for owners");
+    let incoming = open(RA_TLS)?.merge(open(RA_TLS_ELSEWHERE)?);
+    let known = {
+        let agent = agent.clone();
+        move |key: &SpkiDigest| agent.owners.now().iter().any(|owner| owner.key == *key)
+    };
+    let attestation = AttestationService::attester(attester);
+    tokio::spawn(coffer_ratls::serve_known(incoming, tls, attestation, routes, OWNERS, known, std::future::pending()));
     Ok(())
+}
+
+/// Whoever comes from elsewhere takes no place of those who come on the host.
+impl Sourced for VsockStream {
+    fn source(&self) -> u64 {
+        self.port().into()
+    }
 }
 
 /// The agent's services, each behind its gate: nothing else makes one.
@@ -96,11 +104,11 @@ fn owners(agent: &Arc<Agent>, service: OwnerService) -> Gate<OwnerServer<OwnerSe
 /// Bytes that a stream, and a connection, holds of input that nobody takes. HTTP/2 begins with no less for a connection.
 const WINDOWS: (u32, u32) = (64 << 10, 64 << 10);
 
-/// Of owners, and of strangers among them, who are given evidence and nothing else.
+/// Of owners, and of strangers among them, who are given evidence, nothing else, and no more time than that takes.
 const OWNERS: ServeLimits = ServeLimits {
     handshake: Duration::from_secs(10),
     unattested: 8,
-    unattested_lifetime: Duration::from_mins(1),
+    unattested_lifetime: Duration::from_secs(20),
     connections: 20,
     windows: WINDOWS,
     streams: STREAMS,

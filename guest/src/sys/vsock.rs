@@ -169,6 +169,8 @@ fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, VsockPeer)> {
 pub struct VsockStream {
     fd: AsyncFd<OwnedFd>,
     peer: VsockPeer,
+    /// Of ours.
+    port: u32,
     /// Its sender knows when nobody has one any more.
     _counted: Option<watch::Receiver<()>>,
 }
@@ -185,13 +187,18 @@ impl VsockStream {
     }
 
     fn new(fd: OwnedFd, peer: VsockPeer) -> io::Result<Self> {
-        Ok(Self { fd: register(fd)?, peer, _counted: None })
+        Ok(Self { fd: register(fd)?, peer, port: 0, _counted: None })
     }
 
-    /// Open as long as this is there.
+    /// Came to this port of ours, and is open as long as `among` is there.
     #[must_use]
-    pub fn counted(self, among: watch::Receiver<()>) -> Self {
-        Self { _counted: Some(among), ..self }
+    pub fn counted(self, port: u32, among: watch::Receiver<()>) -> Self {
+        Self { port, _counted: Some(among), ..self }
+    }
+
+    /// The port of ours that it came to.
+    pub fn port(&self) -> u32 {
+        self.port
     }
 
     /// Who is on the other end.

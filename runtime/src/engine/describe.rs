@@ -178,6 +178,9 @@ pub enum DescribeError {
         /// What clients were to speak.
         how: How,
     },
+    /// Owners are to come to a guest that has none.
+    #[error("the spec has no TEE, so that nothing inside would answer owners")]
+    NoAgent,
     /// A port is published that would lead to a card the guest has not.
     #[error("the spec has no network card, so that nothing inside would answer at port {0}")]
     NoCard(u16),
@@ -218,6 +221,7 @@ impl Fault for DescribeError {
             | Self::ScratchTags { .. }
             | Self::LittleMemory { .. }
             | Self::NoIngress { .. }
+            | Self::NoAgent
             | Self::NoCard(_) => Class::Usage,
             Self::Volume(error) => error.class(),
             Self::Place(error) => error.class(),
@@ -233,7 +237,7 @@ impl Fault for DescribeError {
             Self::Image(error) => Fault::hint(error),
             Self::Request(error) => Fault::hint(error),
             Self::OtherRoot { .. } => Some("pull the image the spec was written for, by digest".into()),
-            Self::OtherTee { .. } | Self::NoIngress { .. } | Self::NoCard(_) => None,
+            Self::OtherTee { .. } | Self::NoIngress { .. } | Self::NoAgent | Self::NoCard(_) => None,
             Self::HeldInside(error) => Some(error.hint().into()),
             Self::SimulatorNotAllowed => Some(Hint::AllowSimulator),
             Self::ScratchTags { .. } => Some(Hint::MoreMemory),
@@ -365,9 +369,12 @@ impl Engine {
             }
         };
         let opens = |publish: &&Publish| document.spec().ingress.iter().any(|ingress| publish.leads_to(ingress));
-        let of_agent = |publish: &&Publish| !publish.how.is_of_card();
-        if let Some(closed) = publish.iter().filter(of_agent).find(|publish| !opens(publish)) {
+        let of_ingress = |publish: &&Publish| matches!(publish.how, How::RaTls | How::Tls);
+        if let Some(closed) = publish.iter().filter(of_ingress).find(|publish| !opens(publish)) {
             return Err(DescribeError::NoIngress { port: closed.guest, how: closed.how });
+        }
+        if document.spec().tee == Tee::None && publish.iter().any(|publish| publish.how == How::Owners) {
+            return Err(DescribeError::NoAgent);
         }
         let of_card = publish.iter().find(|publish| publish.how.is_of_card());
         if let (Some(closed), None) = (of_card, &document.spec().network) {

@@ -9,7 +9,9 @@ use coffer_spec::Act;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::transport::Channel;
 
+use super::guest::Guest;
 use super::prove::{Kept, OwnerMayNot, ProveError};
 use super::stdin_room::{PIECE, Room};
 use super::{Engine, Fault, Hint, OpenError, Trust};
@@ -272,7 +274,11 @@ impl Engine {
         first: Ask,
         trust: &Trust,
     ) -> Result<ExecSession, ExecError> {
-        let record = self.find(word)?;
+        let record = match self.guest(word)? {
+            Guest::Here(record) => record,
+            // It is an owner's, and its guest knows what he may.
+            guest @ Guest::Elsewhere(_) => return self.begin_as_owner(&guest, first, trust).await,
+        };
         match record.state {
             BoxState::Running => self.begin_in(&record, act, first, trust).await,
             BoxState::Paused => Err(ExecError::Paused(record.name)),
@@ -289,30 +295,41 @@ impl Engine {
         trust: &Trust,
     ) -> Result<ExecSession, ExecError> {
         let document = self.document(record)?;
-        let (mut client, connection) = if document.spec().host_may.allows(act) {
+        if document.spec().host_may.allows(act) {
             let home = self.home().map_err(OpenError::from)?;
-            (agent::exec(&home.box_folder(&record.id)).await?, None)
-        } else {
-            self.owner_listed(&document, &record.name, act)?;
-            let record = BoxRecord { state: BoxState::Running, ..record.clone() };
-            let kept = Kept::new(self.connect(&record, trust).await?);
-            (ExecClient::new(kept.channel()), Some(kept))
-        };
-        let (input, receiver) = mpsc::channel(16);
-        let attaches = matches!(first, Ask::Attach(_));
-        let reads_layers =
-            matches!(&first, Ask::Start(ExecStart { own: Some(Own::ReadRoot(_) | Own::ReadChanges(_)), .. }));
-        let unheard = attaches || matches!(&first, Ask::Start(start) if start.detached || start.terminal.is_some());
-        let _ = input.send(Frame { message: Some(first) }).await;
-        let failed = |status: tonic::Status| match (status.code(), &connection) {
-            (tonic::Code::InvalidArgument, _) if attaches || reads_layers => ExecError::OlderAgent,
-            (_, Some(_)) => agent::of_status(&status).into(),
-            (_, None) => agent::of_plain_status(&status).into(),
-        };
-        let answer = client.run(ReceiverStream::new(receiver)).await.map_err(failed)?;
-        let room = answer.metadata().get(STDIN_ROOM).and_then(|room| room.to_str().ok()?.parse().ok());
-        Ok(ExecSession { input, room: Room::of(room), answers: answer.into_inner(), unheard, connection })
+            return session(agent::exec(&home.box_folder(&record.id)).await?, None, first).await;
+        }
+        self.owner_listed(&document, &record.name, act)?;
+        let record = BoxRecord { state: BoxState::Running, ..record.clone() };
+        self.begin_as_owner(&Guest::Here(Box::new(record)), first, trust).await
     }
+
+    async fn begin_as_owner(&self, guest: &Guest, first: Ask, trust: &Trust) -> Result<ExecSession, ExecError> {
+        let kept = Kept::new(self.connect(guest, trust).await?);
+        session(ExecClient::new(kept.channel()), Some(kept), first).await
+    }
+}
+
+/// The session on this connection.
+async fn session(
+    mut client: ExecClient<Channel>,
+    connection: Option<Kept>,
+    first: Ask,
+) -> Result<ExecSession, ExecError> {
+    let (input, receiver) = mpsc::channel(16);
+    let attaches = matches!(first, Ask::Attach(_));
+    let reads_layers =
+        matches!(&first, Ask::Start(ExecStart { own: Some(Own::ReadRoot(_) | Own::ReadChanges(_)), .. }));
+    let unheard = attaches || matches!(&first, Ask::Start(start) if start.detached || start.terminal.is_some());
+    let _ = input.send(Frame { message: Some(first) }).await;
+    let failed = |status: tonic::Status| match (status.code(), &connection) {
+        (tonic::Code::InvalidArgument, _) if attaches || reads_layers => ExecError::OlderAgent,
+        (_, Some(_)) => agent::of_status(&status).into(),
+        (_, None) => agent::of_plain_status(&status).into(),
+    };
+    let answer = client.run(ReceiverStream::new(receiver)).await.map_err(failed)?;
+    let room = answer.metadata().get(STDIN_ROOM).and_then(|room| room.to_str().ok()?.parse().ok());
+    Ok(ExecSession { input, room: Room::of(room), answers: answer.into_inner(), unheard, connection })
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub fn check(tee: Tee, card: Option<&Network>, published: &[Publish]) -> Result<
     let is_shut = |publish: &&Publish| match publish.how {
         How::Tcp => !rules.tcp.contains(&publish.guest),
         How::Udp => !rules.udp.contains(&publish.guest),
-        How::RaTls | How::Tls => false,
+        How::RaTls | How::Tls | How::Owners => false,
     };
     match published.iter().find(is_shut) {
         Some(Publish { guest, how, .. }) => Err(HeldInsideError::NotLetIn { port: *guest, how: *how }),

@@ -58,6 +58,16 @@ pub enum Hint {
     AllowSimulator,
     /// Believe the simulator of this installation.
     BelieveSimulator,
+    /// Believe this simulator or another one.
+    BelieveSomeSimulator,
+    /// Name a box of this machine's.
+    NameBox,
+    /// Say which guest may be there.
+    NameGuest,
+    /// It is a genuine guest, and none that was named.
+    AnotherGuest,
+    /// Publish the box's port for owners, and name it.
+    PublishForOwners,
     /// Put the new value where the guest fetches it from.
     PutAtBroker {
         /// The box.
@@ -123,6 +133,15 @@ impl fmt::Display for Hint {
             Self::BelieveSimulator => f.write_str(
                 "this box is simulated: the simulator of this installation can be believed, for development",
             ),
+            Self::BelieveSomeSimulator => f.write_str(
+                "simulated evidence is believed where that is allowed alone, and another installation's where its root is named",
+            ),
+            Self::NameBox => f.write_str("name a box of this machine: an address does for what an owner does inside a guest"),
+            Self::NameGuest => f.write_str("name the guest that is expected: what it measures to, or a signed manifest"),
+            Self::AnotherGuest => f.write_str(
+                "it is a genuine guest, and none of those named: they are of another workload or platform, or the address is not the box's",
+            ),
+            Self::PublishForOwners => f.write_str("the box's host publishes a port for owners: is it that one?"),
             Self::PutAtBroker { name, path } => {
                 write!(f, "put it into the key broker, at {path}, and have {name} look for it")
             }

@@ -8,6 +8,7 @@ use coffer_spec::{Act, Name, SecretTarget, WorkloadSpec};
 use coffer_verifier::binding::length_prefixed;
 use zeroize::Zeroizing;
 
+use super::guest::Guest;
 use super::prove::{OwnerMayNot, ProveError, must_run};
 use super::{Engine, Fault, Hint, OpenError, Trust};
 use crate::{Class, Failure, agent};
@@ -141,11 +142,12 @@ impl Engine {
     /// # Errors
     /// [`InjectError`].
     pub fn may_inject(&self, word: &str, secret: &str) -> Result<(), InjectError> {
-        let record = self.find(word)?;
-        must_run(&record)?;
-        let document = self.document(&record)?;
-        listed(&record.name, document.spec(), secret)?;
-        Ok(self.owner_listed(&document, &record.name, Act::Inject)?)
+        let guest = self.guest(word)?;
+        if let Guest::Here(record) = &guest {
+            must_run(record)?;
+            listed(&record.name, self.document(record)?.spec(), secret)?;
+        }
+        self.may_ask(&guest, Act::Inject)
     }
 
     /// Injects a value.
@@ -155,9 +157,11 @@ impl Engine {
     pub async fn inject(&self, word: &str, request: &InjectRequest, trust: &Trust) -> Result<(), InjectError> {
         request.check()?;
         self.may_inject(word, &request.name)?;
-        let record = self.find(word)?;
-        let tenant = self.document(&record)?.spec().tenant.clone();
-        let connection = self.connect(&record, trust).await?;
+        let guest = self.guest(word)?;
+        let connection = self.connect(&guest, trust).await?;
+        let document = self.document_of(&guest, &connection)?;
+        listed(&guest.name(), document.spec(), &request.name)?;
+        let tenant = &document.spec().tenant;
         let aad = length_prefixed(&[tenant.as_str().as_bytes(), request.name.as_bytes(), b"inject"]);
         let sealed = connection.seal("coffer.agent.v1.Owner/Inject", &aad, &request.value)?;
         let value = Some(Sealed { enc: sealed.enc, ciphertext: sealed.ciphertext });

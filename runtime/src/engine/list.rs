@@ -46,7 +46,7 @@ impl Port {
     fn is(self, publish: &Publish) -> bool {
         match self {
             Self::OfHost(port) => publish.host.port() == port,
-            Self::OfBox(port) => publish.guest == port,
+            Self::OfBox(port) => publish.port() == Some(port),
         }
     }
 }

@@ -9,6 +9,7 @@ use coffer_guest_proto::{LogsRequest as Ask, LogsResponse, Stream};
 use coffer_spec::Act;
 use tonic::Streaming;
 
+use super::guest::Guest;
 use super::log_file::LogFile;
 use super::prove::{Kept, OwnerMayNot, ProveError};
 use super::window::{Tail, Window};
@@ -159,7 +160,10 @@ impl Engine {
     /// # Errors
     /// [`LogsError`].
     pub async fn logs(&self, word: &str, request: LogsRequest, trust: &Trust) -> Result<LogStream, LogsError> {
-        let record = self.find(word)?;
+        let record = match self.guest(word)? {
+            Guest::Here(record) => record,
+            guest @ Guest::Elsewhere(_) => return self.logs_of(&guest, request, trust).await,
+        };
         let document = self.document(&record)?;
         if document.spec().host_may.contains(Act::Logs) {
             let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
@@ -191,7 +195,11 @@ impl Engine {
         let document = self.document(record)?;
         self.owner_listed(&document, &record.name, Act::Logs)?;
         let record = BoxRecord { state: BoxState::Running, ..record.clone() };
-        let mut connection = Kept::new(self.connect(&record, trust).await?);
+        self.logs_of(&Guest::Here(Box::new(record)), request, trust).await
+    }
+
+    async fn logs_of(&self, guest: &Guest, request: LogsRequest, trust: &Trust) -> Result<LogStream, LogsError> {
+        let mut connection = Kept::new(self.connect(guest, trust).await?);
         let mut control = ControlClient::new(connection.channel());
         let ask = Ask { follow: request.follow, from_sequence: 0 };
         let answer = control.logs(ask).await.map_err(|status| agent::of_status(&status))?;

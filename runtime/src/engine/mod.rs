@@ -31,8 +31,10 @@ mod stdin_room;
 mod stop;
 mod wait;
 
+mod elsewhere;
 mod exec;
 mod files;
+mod guest;
 mod inject;
 mod join;
 mod log_file;
@@ -60,6 +62,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use coffer_spec::Document;
 
 use crate::boxes::unix_ms;
+use crate::endpoint::AddressError;
 use crate::home::{Home, HomeError};
 use crate::spec_file::own_spec;
 use crate::state::{BoxRecord, State, StateError};
@@ -71,10 +74,12 @@ pub use crate::spec_file::read_spec;
 pub use attach::{Happening, Live, LiveError, RUNNING, Wait};
 pub use create::{CreateError, CreateRequest};
 pub use describe::{BoxRequest, DescribeError, Described, Pull, Workload};
+pub use elsewhere::ElsewhereError;
 pub use events::Events;
 pub use exec::{ExecError, ExecInput, ExecInputs, ExecOutput, ExecRequest, ExecSession, TerminalSize};
 pub use fault::Fault;
 pub use files::WriteFiles;
+pub use guest::Guest;
 pub use held_inside::HeldInsideError;
 pub use hint::Hint;
 pub use identity::{LaunchIdentity, UncheckedIdBlock};
@@ -145,6 +150,12 @@ pub enum OpenError {
     /// Its trail.
     #[error("cannot read what was done here")]
     Trail(#[source] std::io::Error),
+    /// No address of a guest elsewhere.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A guest elsewhere is no box here.
+    #[error("{0} is a guest elsewhere: its own host alone does that")]
+    Elsewhere(String),
 }
 
 impl OpenError {
@@ -160,6 +171,7 @@ impl Fault for OpenError {
             Self::Home(error) => Fault::class(error),
             Self::State(error) => error.class(),
             Self::Trail(_) => Class::Config,
+            Self::Address(_) | Self::Elsewhere(_) => Class::Usage,
         }
     }
 
@@ -167,7 +179,8 @@ impl Fault for OpenError {
         match self {
             Self::Home(error) => Fault::hint(error),
             Self::State(error) => Fault::hint(error),
-            Self::Trail(_) => None,
+            Self::Trail(_) | Self::Address(_) => None,
+            Self::Elsewhere(_) => Some(Hint::NameBox),
         }
     }
 }
@@ -221,11 +234,13 @@ impl Engine {
     /// # Errors
     /// [`OpenError::State`] if there is none, or more than one.
     pub fn find(&self, word: &str) -> Result<BoxRecord, OpenError> {
+        is_here(word)?;
         Ok(self.state()?.find(word)?)
     }
 
     /// [`Self::find`], or a box that `--rm` took because it did not come to run its workload.
     fn find_even_removed(&self, word: &str) -> Result<BoxRecord, OpenError> {
+        is_here(word)?;
         Ok(self.state()?.find_even_removed(word)?)
     }
 
@@ -237,6 +252,11 @@ impl Engine {
         let home = self.home().map_err(|error| Failure::caused(Class::Config, &error))?;
         own_spec(&home.box_folder(&record.id), &record.options)
     }
+}
+
+/// No address of a guest elsewhere.
+fn is_here(word: &str) -> Result<(), OpenError> {
+    if Guest::is_elsewhere(word) { Err(OpenError::Elsewhere(word.to_owned())) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use coffer_spec::SecretPath;
 use tonic::Code;
 
 use super::owners_told::OwnersTold;
-use super::prove::must_run;
 use super::refresh::RefreshError;
 use super::{Engine, Trust};
 use crate::{Class, Failure, agent};
@@ -26,13 +25,12 @@ impl Engine {
     /// # Errors
     /// [`RefreshError`]; whoever was an owner is one still.
     pub async fn put_owners(&self, word: &str, list: Vec<u8>, trust: &Trust) -> Result<u64, RefreshError> {
-        let record = self.find(word)?;
-        must_run(&record)?;
-        let document = self.document(&record)?;
-        let connection = self.connect(&record, trust).await?;
+        let guest = self.guest(word)?;
+        let connection = self.connect(&guest, trust).await?;
+        let document = self.document_of(&guest, &connection)?;
         let answer = OwnerClient::new(connection.channel()).put_owners(PutOwnersRequest { list }).await;
         let kept = document.spec().owner_authority.as_ref().and_then(|authority| authority.kept.as_ref());
-        let refused = |status| not_brought(&record.name, kept, agent::of_status(&status));
+        let refused = |status| not_brought(&guest.name(), kept, agent::of_status(&status));
         Ok(answer.map_err(refused)?.into_inner().sequence)
     }
 
@@ -41,9 +39,7 @@ impl Engine {
     /// # Errors
     /// [`RefreshError`].
     pub async fn owners_in_force(&self, word: &str, trust: &Trust) -> Result<Option<OwnersTold>, RefreshError> {
-        let record = self.find(word)?;
-        must_run(&record)?;
-        let connection = self.connect(&record, trust).await?;
+        let connection = self.connect(&self.guest(word)?, trust).await?;
         let answer = OwnerClient::new(connection.channel()).owners(OwnersRequest {}).await;
         let answer = answer.map_err(|status| match status.code() {
             Code::Unimplemented => {

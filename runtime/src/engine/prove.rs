@@ -14,10 +14,12 @@ use coffer_verifier::ear::Nonce;
 use coffer_verifier::{Code, Evidence, EvidencePolicy, ExpectedGuest, Pair, Reason, TrustAnchors, Verdict};
 use tokio::task::JoinHandle;
 
+use super::guest::Guest;
 use super::measure::{VCPU_TYPE, measurement};
 use super::{Engine, Fault, Hint, OpenError};
 use crate::boxes::BoxOptions;
-use crate::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError};
+use crate::endpoint::Address;
+use crate::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError, Place};
 use crate::platform_folder::load_platform;
 use crate::state::{BoxRecord, BoxState};
 use crate::{Class, Failure, agent, simulator};
@@ -33,6 +35,8 @@ pub struct Trust {
     pub expect_spec: Option<Document>,
     /// Guests it may be, in place of platform and spec, if any are named.
     pub references: Vec<Pair>,
+    /// Roots that are believed beside AMD's where simulators are, in place of this installation's.
+    pub simulators: Option<TrustAnchors>,
     /// Policy on top of measurement, workload and the built-in floor: one that accepts what these refuse is refused itself.
     pub policy: Option<EvidencePolicy>,
 }
@@ -66,20 +70,23 @@ pub enum ProveError {
     /// No key for the moment.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// One elsewhere is nobody in particular until somebody says who it may be.
+    #[error("nobody says which guest may be at {0}: any genuine one would do, and that is nobody in particular")]
+    Nobody(Address),
     /// The guest was not reached, or the connection broke before its evidence was judged.
-    #[error("box {name}")]
+    #[error("{}", .guest.said())]
     Unreachable {
         /// Which.
-        name: String,
+        guest: Guest,
         /// Why.
         #[source]
         source: OwnerError,
     },
     /// Its evidence was judged and is not good enough.
-    #[error("the guest of box {name} is not admitted: {}", .findings.appraisal.why())]
+    #[error("{} is not admitted: {}", .guest.said(), .findings.appraisal.why())]
     NotAdmitted {
         /// Which.
-        name: String,
+        guest: Guest,
         /// What was found.
         findings: Box<Findings>,
         /// It is simulated, and nobody said that this is good enough.
@@ -93,6 +100,7 @@ impl Fault for ProveError {
             Self::Open(error) => error.class(),
             Self::NoTee(_) | Self::NotRunning(_) | Self::Paused(_) => Class::Config,
             Self::File(failure) => failure.class(),
+            Self::Nobody(_) => Class::Usage,
             Self::Identity(_) => Class::Internal,
             Self::Unreachable { .. } => Class::Unreachable,
             Self::NotAdmitted { findings, .. } if findings.appraisal.verdict() == Verdict::Refused => Class::Refused,
@@ -107,18 +115,27 @@ impl Fault for ProveError {
             Self::NotRunning(name) => Some(Hint::StartBox { name: name.clone() }),
             Self::Paused(name) => Some(Hint::UnpauseBox { name: name.clone() }),
             Self::File(failure) => Fault::hint(failure),
+            Self::Nobody(_) => Some(Hint::NameGuest),
+            Self::Unreachable { guest: Guest::Elsewhere(_), .. } => Some(Hint::PublishForOwners),
             Self::Identity(_) | Self::Unreachable { .. } => None,
             Self::NotAdmitted { simulated: true, .. } => Some(Hint::BelieveSimulator),
-            Self::NotAdmitted { name, findings, .. } => {
-                findings.appraisal.reasons().first().map(|reason| of_reason(name, reason))
+            Self::NotAdmitted { guest, findings, .. } => {
+                findings.appraisal.reasons().first().map(|reason| of_reason(guest, reason))
             }
         }
     }
 }
 
 /// What to do about a reason. Of another guest than the expected one: which half of it is another.
-fn of_reason(name: &str, reason: &Reason) -> Hint {
-    let name = name.to_owned();
+fn of_reason(guest: &Guest, reason: &Reason) -> Hint {
+    let Guest::Here(record) = guest else {
+        return match reason.code {
+            Code::Guest => Hint::AnotherGuest,
+            Code::UntrustedRoot => Hint::BelieveSomeSimulator,
+            _ => reason.hint.to_string().into(),
+        };
+    };
+    let name = record.name.clone();
     let pair = |text: &str| text.split_once(" for ").map(|(_, workload)| workload.to_owned());
     // Of several that it might have been, none is the one to name.
     let is_one = reason.code == Code::Guest && !reason.expected.contains(" or ");
@@ -132,8 +149,8 @@ fn of_reason(name: &str, reason: &Reason) -> Hint {
 /// How a guest's proof ended.
 #[derive(Debug)]
 pub struct Attestation {
-    /// The box asked.
-    pub record: BoxRecord,
+    /// Who was asked.
+    pub guest: Guest,
     /// What was found, if evidence came that was made for the connection.
     pub findings: Option<Findings>,
     /// Why it is not admitted, or was not reached.
@@ -147,18 +164,18 @@ impl Engine {
     /// # Errors
     /// [`ProveError`] if it could not be asked; what it answered is no error of this call.
     pub async fn attest(&self, word: &str, trust: &Trust) -> Result<Attestation, ProveError> {
-        let record = self.find(word)?;
-        must_run(&record)?;
+        let guest = self.guest(word)?;
+        let place = self.place_of_agent(&guest)?;
         let home = self.home().map_err(OpenError::from)?;
         let identity = match owner_access::load(&home.owner()) {
             Ok(identity) => identity,
             Err(_) => Identity::generate("coffer attest")?,
         };
-        let appraiser = Arc::new(self.appraiser(&record, trust)?);
-        let connected = owner_access::connect(&home.box_folder(&record.id), &identity, Arc::clone(&appraiser)).await;
+        let appraiser = Arc::new(self.appraiser(&guest, trust)?);
+        let connected = owner_access::connect(&place, &identity, Arc::clone(&appraiser)).await;
         let findings = appraiser.findings();
-        let error = connected.err().map(|error| not_admitted(error, findings.as_ref(), &record, trust));
-        Ok(Attestation { record, findings, error })
+        let error = connected.err().map(|error| not_admitted(error, findings.as_ref(), &guest, trust));
+        Ok(Attestation { guest, findings, error })
     }
 
     /// As [`Self::attest`], as the local owner, and then over a nonce: what was found is of that evidence, which is of no connection
@@ -168,13 +185,13 @@ impl Engine {
     /// # Errors
     /// [`ProveError`] if it could not be asked, or did not answer; what it answered is no error of this call.
     pub async fn attest_nonce(&self, word: &str, nonce: &Nonce, trust: &Trust) -> Result<Attestation, ProveError> {
-        let record = self.find(word)?;
-        let connection = match self.connect(&record, trust).await {
+        let guest = self.guest(word)?;
+        let connection = match self.connect(&guest, trust).await {
             Ok(connection) => connection,
-            Err(ProveError::NotAdmitted { name, findings, simulated }) => {
+            Err(ProveError::NotAdmitted { guest, findings, simulated }) => {
                 let found = Some((*findings).clone());
-                let error = Some(ProveError::NotAdmitted { name, findings, simulated });
-                return Ok(Attestation { record, findings: found, error });
+                let error = Some(ProveError::NotAdmitted { guest: guest.clone(), findings, simulated });
+                return Ok(Attestation { guest, findings: found, error });
             }
             Err(error) => return Err(error),
         };
@@ -185,7 +202,7 @@ impl Engine {
         let expected = nonce_report_data(attested.workload(), nonce.as_bytes());
         let workload_spec = attested.evidence().workload_spec.clone();
         let evidence = Evidence { report, cert_table, crls, workload_spec };
-        let appraiser = self.appraiser(&record, trust)?;
+        let appraiser = self.appraiser(&guest, trust)?;
         let judged = tokio::task::spawn_blocking(move || {
             let _ = appraiser.appraise(&evidence, &expected);
             appraiser.findings()
@@ -193,37 +210,65 @@ impl Engine {
         let findings = judged.await.map_err(|error| Failure::caused(Class::Internal, &error))?;
         let error = match &findings {
             Some(found) if found.appraisal.verdict() != Verdict::Accepted => Some(ProveError::NotAdmitted {
-                name: record.name.clone(),
+                guest: guest.clone(),
                 findings: Box::new(found.clone()),
                 simulated: false,
             }),
             _ => None,
         };
-        Ok(Attestation { record, findings, error })
+        Ok(Attestation { guest, findings, error })
     }
 
-    /// Connects to the agent of a running box as the local owner, once its guest has proved itself.
-    pub(super) async fn connect(&self, record: &BoxRecord, trust: &Trust) -> Result<OwnerConnection, ProveError> {
-        must_run(record)?;
+    /// Connects to the agent of a guest that runs as the local owner, once the guest has proved itself.
+    pub(super) async fn connect(&self, guest: &Guest, trust: &Trust) -> Result<OwnerConnection, ProveError> {
+        let place = self.place_of_agent(guest)?;
         let home = self.home().map_err(OpenError::from)?;
         let identity = owner_access::load(&home.owner()).map_err(Failure::from)?;
-        let appraiser = Arc::new(self.appraiser(record, trust)?);
-        owner_access::connect(&home.box_folder(&record.id), &identity, Arc::clone(&appraiser))
+        let appraiser = Arc::new(self.appraiser(guest, trust)?);
+        owner_access::connect(&place, &identity, Arc::clone(&appraiser))
             .await
-            .map_err(|error| not_admitted(error, appraiser.findings().as_ref(), record, trust))
+            .map_err(|error| not_admitted(error, appraiser.findings().as_ref(), guest, trust))
     }
 
-    /// What the guest of a box is appraised against.
-    fn appraiser(&self, record: &BoxRecord, trust: &Trust) -> Result<GuestAppraiser, ProveError> {
-        let guest = if trust.references.is_empty() {
-            ExpectedGuest::Exactly(self.expected(record, trust)?)
-        } else {
-            ExpectedGuest::Admitted { pairs: trust.references.clone(), signers: Vec::new() }
+    /// What a guest runs: of a box here what it was created with, else what it proves to run.
+    ///
+    /// # Errors
+    /// [`ProveError`].
+    pub async fn document_run_by(&self, guest: &Guest, trust: &Trust) -> Result<Document, ProveError> {
+        Ok(match guest {
+            Guest::Here(record) => self.document(record)?,
+            Guest::Elsewhere(_) => self.document_of(guest, &self.connect(guest, trust).await?)?,
+        })
+    }
+
+    /// Where the agent is, of a box that runs.
+    fn place_of_agent(&self, guest: &Guest) -> Result<Place, ProveError> {
+        Ok(match guest {
+            Guest::Here(record) => {
+                must_run(record)?;
+                Place::Box(self.home().map_err(OpenError::from)?.box_folder(&record.id))
+            }
+            Guest::Elsewhere(address) => Place::Elsewhere(address.clone()),
+        })
+    }
+
+    /// What a guest is appraised against.
+    fn appraiser(&self, guest: &Guest, trust: &Trust) -> Result<GuestAppraiser, ProveError> {
+        let guest = match guest {
+            Guest::Elsewhere(address) if trust.references.is_empty() => {
+                return Err(ProveError::Nobody(address.clone()));
+            }
+            Guest::Here(record) if trust.references.is_empty() => ExpectedGuest::Exactly(self.expected(record, trust)?),
+            _ => ExpectedGuest::Admitted { pairs: trust.references.clone(), signers: Vec::new() },
         };
         let policy = trust.policy.clone().unwrap_or_else(EvidencePolicy::default_floor);
         owner_access::only_narrows(&policy)?;
         let home = self.home().map_err(OpenError::from)?;
-        let anchors = if trust.allow_simulated { simulator::anchors(&home.simulator())? } else { TrustAnchors::amd() };
+        let anchors = match &trust.simulators {
+            _ if !trust.allow_simulated => TrustAnchors::amd(),
+            Some(anchors) => anchors.clone(),
+            None => simulator::anchors(&home.simulator())?,
+        };
         // What this box must be is expected beside the policy, which cannot widen it either.
         Ok(GuestAppraiser::new(anchors, policy, guest))
     }
@@ -239,6 +284,16 @@ impl Engine {
         let measurement = measurement(&platform, launch, &document, vcpus, VCPU_TYPE)?;
         let host_data = document.digest().host_data();
         Ok(Pair { measurement, host_data })
+    }
+
+    /// Refuses early what could not be asked of a box here; of one elsewhere its guest alone knows.
+    pub(super) fn may_ask<E>(&self, guest: &Guest, act: Act) -> Result<(), E>
+    where
+        E: From<ProveError> + From<OwnerMayNot> + From<Failure>,
+    {
+        let Guest::Here(record) = guest else { return Ok(()) };
+        must_run(record)?;
+        Ok(self.owner_listed(&self.document(record)?, &record.name, act)?)
     }
 
     /// Refuses early, and in words, what the guest would refuse: the local key must be listed for the act.
@@ -283,15 +338,15 @@ pub(super) fn must_run(record: &BoxRecord) -> Result<(), ProveError> {
 }
 
 /// A failed connection in words: the findings of the appraisal where there are any.
-fn not_admitted(error: OwnerError, findings: Option<&Findings>, record: &BoxRecord, trust: &Trust) -> ProveError {
-    let name = record.name.clone();
+fn not_admitted(error: OwnerError, findings: Option<&Findings>, guest: &Guest, trust: &Trust) -> ProveError {
+    let guest = guest.clone();
     match findings.filter(|findings| findings.appraisal.verdict() != Verdict::Accepted) {
         Some(findings) => ProveError::NotAdmitted {
-            name,
             findings: Box::new(findings.clone()),
-            simulated: record.options.tee == Tee::Simulated && !trust.allow_simulated,
+            simulated: guest.is_simulated() && !trust.allow_simulated,
+            guest,
         },
-        None => ProveError::Unreachable { name, source: error },
+        None => ProveError::Unreachable { guest, source: error },
     }
 }
 
@@ -388,7 +443,9 @@ mod tests {
             measurement: Measurement::new([one; 48]),
             host_data: HostData::new([other; 32]),
         };
-        let hint = |found: Pair, expected: &str| of_reason("db", &Reason::new(Code::Guest, found, expected, "its own"));
+        let here = Guest::Here(Box::new(crate::state::tests::record("db")));
+        let hint =
+            |found: Pair, expected: &str| of_reason(&here, &Reason::new(Code::Guest, found, expected, "its own"));
         let expected = pair(1, 2).to_string();
         assert_eq!(hint(pair(3, 2), &expected), Hint::NamePlatform { name: "db".into() });
         assert_eq!(hint(pair(3, 4), &expected), Hint::NameWorkload { name: "db".into() });

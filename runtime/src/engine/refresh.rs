@@ -6,7 +6,7 @@ use coffer_rim::Reason;
 use coffer_spec::Act;
 
 use super::owners_told::OwnersTold;
-use super::prove::{OwnerMayNot, ProveError, must_run};
+use super::prove::{OwnerMayNot, ProveError};
 use super::{Engine, Fault, Hint, OpenError, Trust};
 use crate::{Class, Failure, agent};
 
@@ -90,11 +90,9 @@ impl Engine {
         word: &str,
         trust: &Trust,
     ) -> Result<(Vec<Refreshed>, Option<OwnersTold>), RefreshError> {
-        let record = self.find(word)?;
-        must_run(&record)?;
-        let document = self.document(&record)?;
-        self.owner_listed(&document, &record.name, Act::Inject)?;
-        let connection = self.connect(&record, trust).await?;
+        let guest = self.guest(word)?;
+        self.may_ask::<RefreshError>(&guest, Act::Inject)?;
+        let connection = self.connect(&guest, trust).await?;
         let answer = OwnerClient::new(connection.channel()).refresh(RefreshRequest {}).await;
         let answer = answer.map_err(|status| agent::of_status(&status))?.into_inner();
         let told = answer.secrets.into_iter().map(|it| Refreshed {

@@ -7,13 +7,13 @@ use coffer_guest_proto::{
 use coffer_ratls::HpkeError;
 use coffer_rim::Reason;
 use coffer_seal::SealPolicy;
-use coffer_spec::{Act, Tenant};
+use coffer_spec::Act;
 use coffer_verifier::binding::length_prefixed;
 use zeroize::Zeroizing;
 
-use super::prove::{OwnerMayNot, ProveError, must_run};
+use super::guest::Guest;
+use super::prove::{OwnerMayNot, ProveError};
 use super::{Engine, Fault, Hint, OpenError, Trust};
-use crate::state::BoxRecord;
 use crate::{Class, Failure, agent};
 
 /// How to seal.
@@ -119,16 +119,14 @@ impl Fault for SealError {
 }
 
 impl Engine {
-    /// Says whether sealing could succeed at all, before anything is read; gives the box and its tenant.
+    /// Says whether sealing could succeed at all, before anything is read; gives whose guest it is.
     ///
     /// # Errors
     /// [`SealError`].
-    pub fn may_seal(&self, word: &str) -> Result<(BoxRecord, Tenant), SealError> {
-        let record = self.find(word)?;
-        must_run(&record)?;
-        let document = self.document(&record)?;
-        self.owner_listed(&document, &record.name, Act::Unseal)?;
-        Ok((record, document.spec().tenant.clone()))
+    pub fn may_seal(&self, word: &str) -> Result<Guest, SealError> {
+        let guest = self.guest(word)?;
+        self.may_ask::<SealError>(&guest, Act::Unseal)?;
+        Ok(guest)
     }
 
     /// Seals.
@@ -146,8 +144,10 @@ impl Engine {
             return Err(SealError::Empty);
         }
         let SealAs { policy, context, counter } = how;
-        let (record, tenant) = self.may_seal(word)?;
-        let connection = self.connect(&record, trust).await?;
+        let guest = self.may_seal(word)?;
+        let connection = self.connect(&guest, trust).await?;
+        let document = self.document_of(&guest, &connection)?;
+        let tenant = &document.spec().tenant;
         let aad = length_prefixed(&[tenant.as_str().as_bytes(), context.as_bytes(), b"seal"]);
         let encrypted = connection.seal("coffer.agent.v1.Owner/Seal", &aad, plaintext)?;
         let ask = AskSeal {
@@ -177,8 +177,7 @@ impl Engine {
         if sealed.is_empty() {
             return Err(SealError::NotSealed);
         }
-        let (record, _) = self.may_seal(word)?;
-        let connection = self.connect(&record, trust).await?;
+        let connection = self.connect(&self.may_seal(word)?, trust).await?;
         let policy = policy.map(|policy| policy.to_string()).unwrap_or_default();
         let ask = AskReseal { sealed, context: context.as_bytes().to_vec(), policy };
         let answer = OwnerClient::new(connection.channel()).reseal(ask).await;
@@ -200,8 +199,7 @@ impl Engine {
         if sealed.is_empty() {
             return Err(SealError::NotSealed);
         }
-        let (record, _) = self.may_seal(word)?;
-        let connection = self.connect(&record, trust).await?;
+        let connection = self.connect(&self.may_seal(word)?, trust).await?;
         let ask = AskUnseal { sealed, context: context.as_bytes().to_vec() };
         let answer = OwnerClient::new(connection.channel()).unseal(ask).await;
         let answer = answer.map_err(|status| agent::of_status(&status))?.into_inner();

@@ -9,6 +9,7 @@ use coffer_guest_proto::{StatsRequest, StatsResponse};
 use coffer_spec::Act;
 use tonic::transport::Channel;
 
+use super::guest::Guest;
 use super::prove::Kept;
 use super::{Engine, ExecError, OpenError, Trust};
 use crate::state::BoxState;
@@ -105,7 +106,10 @@ impl Engine {
     /// # Errors
     /// [`ExecError`].
     pub async fn meter(&self, word: &str, trust: &Trust) -> Result<Meter, ExecError> {
-        let record = self.find(word)?;
+        let record = match self.guest(word)? {
+            Guest::Here(record) => record,
+            guest @ Guest::Elsewhere(_) => return self.meter_of(&guest, trust).await,
+        };
         match record.state {
             BoxState::Running => {}
             BoxState::Paused => return Err(ExecError::Paused(record.name)),
@@ -117,7 +121,11 @@ impl Engine {
             return Ok(Meter { control: agent::control(&folder).await?, connection: None });
         }
         self.owner_listed(&document, &record.name, Act::Stats)?;
-        let kept = Kept::new(self.connect(&record, trust).await?);
+        self.meter_of(&Guest::Here(record), trust).await
+    }
+
+    async fn meter_of(&self, guest: &Guest, trust: &Trust) -> Result<Meter, ExecError> {
+        let kept = Kept::new(self.connect(guest, trust).await?);
         Ok(Meter { control: ControlClient::new(kept.channel()), connection: Some(kept) })
     }
 }

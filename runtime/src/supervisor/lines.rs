@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coffer_guest_proto::event::EventReader;
-use coffer_guest_proto::{Event, Phase, ports};
+use coffer_guest_proto::{Event, Phase};
 use coffer_verifier::abi::message::{REQUEST_FRAME, decode_request};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, copy_buf, sink};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -105,9 +105,9 @@ const CLIENTS: usize = 256;
 /// What is copied at a time.
 const PIECE: usize = 64 << 10;
 
-/// Leads clients of a port of the host to a port of the guest's ingress; it sees TLS and nothing else. `paused`: nobody is led to a
+/// Leads clients of a port of the host to one of the agent's; it sees TLS and nothing else. `paused`: nobody is led to a
 /// guest that is, which would not answer.
-pub async fn ingress(listener: TcpListener, folder: PathBuf, port: u16, paused: watch::Receiver<bool>) {
+pub async fn ingress(listener: TcpListener, folder: PathBuf, port: u32, paused: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(CLIENTS));
     loop {
         let Ok((client, _)) = listener.accept().await else {
@@ -123,7 +123,7 @@ pub async fn ingress(listener: TcpListener, folder: PathBuf, port: u16, paused: 
             let connected = async {
                 paused.wait_for(|paused| !paused).await.ok()?;
                 // A guest that does not answer keeps the place that its client had.
-                vsock::make(&folder, ports::ingress(port), Arc::clone(&place)).await.ok()
+                vsock::make(&folder, port, Arc::clone(&place)).await.ok()
             };
             if let Ok(Some(guest)) = tokio::time::timeout(CONNECT_PATIENCE, connected).await {
                 lead(client, guest, PATIENCE).await;

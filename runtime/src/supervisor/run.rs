@@ -34,7 +34,7 @@ use crate::id::BoxId;
 use crate::launch::{self, Prepared};
 use crate::lock::BoxLock;
 use crate::monitor::{BLOCK_CORRUPT, Console, End, Isolation, Monitor, Running, lent, network, vsock};
-use crate::publish::Publish;
+use crate::publish::{self, Publish};
 use crate::published::{self, Held};
 use crate::restart_policy::{RestartPolicy, wait_after};
 use crate::simulator::Answerer;
@@ -364,8 +364,11 @@ impl Run {
                 Held::Stream(listener) if !published.how.is_of_card() => {
                     listener.set_nonblocking(true)?;
                     let listener = TcpListener::from_std(listener)?;
-                    let paused = self.paused.subscribe();
-                    tokio::spawn(lines::ingress(listener, self.folder.clone(), published.guest, paused));
+                    let port = match published.how {
+                        publish::How::Owners => ports::RA_TLS_ELSEWHERE,
+                        _ => ports::ingress(published.guest),
+                    };
+                    tokio::spawn(lines::ingress(listener, self.folder.clone(), port, self.paused.subscribe()));
                 }
                 held => of_card.push((published, held)),
             }

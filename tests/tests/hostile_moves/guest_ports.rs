@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use coffer_guest_proto::ports::{CONTROL, EXEC, PTY, RA_TLS, ingress};
+use coffer_guest_proto::ports::{CONTROL, EXEC, RA_TLS, RA_TLS_ELSEWHERE, ingress};
 
 use super::{
     chance::Chance,
@@ -25,6 +25,8 @@ use super::{
 
 /// How long a move waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// A port that a guest does not open.
+const NOBODYS: u32 = 4092;
 /// Bytes of an answer that a move reads.
 const MOST: usize = 1 << 20;
 
@@ -117,7 +119,7 @@ impl Guest {
     }
 
     fn port(&self, chance: &mut Chance) -> u32 {
-        *chance.of(&[CONTROL, EXEC, CONTROL, EXEC, RA_TLS, ingress(self.served), PTY])
+        *chance.of(&[CONTROL, EXEC, CONTROL, EXEC, RA_TLS, RA_TLS_ELSEWHERE, ingress(self.served), NOBODYS])
     }
 
     /// One move.
@@ -202,7 +204,7 @@ impl Guest {
         if chance.once_in(4) {
             hello.extend(chance.bytes(2000));
         }
-        let port = *chance.of(&[RA_TLS, ingress(self.served)]);
+        let port = *chance.of(&[RA_TLS, RA_TLS_ELSEWHERE, ingress(self.served)]);
         let Some(mut stream) = self.connect(port)? else { return Ok(()) };
         let _ = stream.write_all(&hello);
         stream.set_read_timeout(Some(Duration::from_millis(300)))?;

@@ -94,7 +94,9 @@ pub use plain::{PlainError, PlainKey, PlainTls};
 pub use reception::Reception;
 pub use refusal::{Claim, Refusal};
 pub use rustls::AlertDescription;
-pub use server::{ServeError, ServeLimits, Sourced, serve, serve_pinned, serve_pinned_shared, serve_shared};
+pub use server::{
+    ServeError, ServeLimits, Sourced, serve, serve_known, serve_pinned, serve_pinned_shared, serve_shared,
+};
 pub use service::AttestationService;
 pub use state::{CHALLENGE_LIFETIME, ConnectionState, attested, connection};
 pub use streams::{Behind, OpenStream, StreamError, StreamRefusal, Streams, open_stream};

@@ -147,6 +147,29 @@ where
     run(incoming, tls, services.add_service(one_by_one(attestation)), limits, OnHandshake::Wait, load, shutdown).await
 }
 
+/// As [`serve_shared`], where the handshake alone makes a client known: one whose key is `known` then. Whoever else comes stays a
+/// stranger, whatever it is answered.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_known<I, IO>(
+    incoming: I,
+    tls: ServerTls,
+    attestation: AttestationService,
+    services: Routes,
+    limits: ServeLimits,
+    known: impl Fn(&SpkiDigest) -> bool + Send + Sync + 'static,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError>
+where
+    I: Stream<Item = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Sourced + Unpin + Send + 'static,
+{
+    let incoming = incoming.map(|io| io.map(|io| (io.source(), io)));
+    let (services, on_handshake) = (services.add_service(one_by_one(attestation)), OnHandshake::Know(Arc::new(known)));
+    run(incoming, tls, services, limits, on_handshake, Load::default(), shutdown).await
+}
+
 /// As [`serve_pinned`], with places for strangers shared between the sources that streams come from, and places for keys as `shares`
 /// says. `turned_away` hears of each key that is none of the listed ones, and where it came from; `load` tells how many there are.
 ///
@@ -212,6 +235,7 @@ type TurnedAway = Arc<dyn Fn(Source, &SpkiDigest) + Send + Sync>;
 #[derive(Clone)]
 enum OnHandshake {
     Wait,
+    Know(Arc<dyn Fn(&SpkiDigest) -> bool + Send + Sync>),
     Settle { turned_away: TurnedAway, keys: KeyPlaces },
 }
 
@@ -287,7 +311,7 @@ async fn accept<I, IO>(
             let Ok(Some(place)) = tokio::time::timeout(waited, places.wait(source)).await else { return };
             let (counts, place) = (load.begun(), place.counted(&load));
             let total = match &on_handshake {
-                OnHandshake::Wait => match total.try_acquire_owned() {
+                OnHandshake::Wait | OnHandshake::Know(_) => match total.try_acquire_owned() {
                     Ok(total) => Some(total),
                     Err(_) => return closed.one_more(),
                 },
@@ -304,6 +328,9 @@ async fn accept<I, IO>(
                 Ok(Ok(connection)) => {
                     let mut connection = connection;
                     (connection.total, connection.counts) = (total, Some(counts));
+                    if let OnHandshake::Know(known) = &on_handshake {
+                        connection.state.judge_by_key(known(connection.state.peer_spki()));
+                    }
                     if let OnHandshake::Settle { keys, .. } = &on_handshake {
                         let Some(place) = keys.take(*connection.state.peer_spki()) else {
                             closed.one_more();

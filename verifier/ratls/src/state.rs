@@ -44,6 +44,8 @@ struct Inner {
     opener: Option<Arc<Opener>>,
     life: Life,
     place: Option<Place>,
+    /// Being answered makes nobody known.
+    by_key: bool,
 }
 
 /// How long the connection may stay.
@@ -196,12 +198,23 @@ impl ConnectionState {
     pub(crate) fn answered(&self, opener: Opener) {
         let mut inner = self.inner();
         inner.opener = Some(Arc::new(opener));
-        inner.settle(Life::Open);
+        if !inner.by_key {
+            inner.settle(Life::Open);
+        }
     }
 
     /// The same, where the client has to attest too: it stays as much a stranger as it was.
     pub(crate) fn shown(&self, opener: Opener) {
         self.inner().opener = Some(Arc::new(opener));
+    }
+
+    /// Whether its client is known its key says, and nothing that comes later.
+    pub(crate) fn judge_by_key(&self, known: bool) {
+        let mut inner = self.inner();
+        inner.by_key = true;
+        if known {
+            inner.settle(Life::Open);
+        }
     }
 
     /// The handshake alone proved what this server asks for.
@@ -317,6 +330,18 @@ mod tests {
         state.admit(now, admitted("peer", now));
         state.welcome();
         assert_eq!(state.lives_until(), Some(now + RESULT_LIFETIME + CHALLENGE_LIFETIME));
+    }
+
+    #[test]
+    fn where_the_key_says_who_is_known_an_answer_makes_nobody_so() {
+        let report_data = coffer_verifier::abi::ReportData::new([0; 64]);
+        for known in [true, false] {
+            let (state, places) = state();
+            state.judge_by_key(known);
+            state.answered(Opener::new(hpke::key_pair().unwrap().1, report_data));
+            assert!(state.has_answered());
+            assert_eq!((state.lives_until().is_none(), places.taken()), (known, usize::from(!known)));
+        }
     }
 
     #[test]

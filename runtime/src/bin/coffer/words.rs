@@ -40,6 +40,23 @@ pub fn of(hint: &Hint) -> String {
         Hint::BelieveSimulator => {
             "this box is simulated: with --allow-simulated the simulator of this installation is believed".to_owned()
         }
+        Hint::BelieveSomeSimulator => {
+            "simulated evidence is believed with --allow-simulated alone, and that of another installation's \
+             simulator with --anchor FILE beside it"
+                .to_owned()
+        }
+        Hint::NameGuest => {
+            "name it with --reference FILE: the output of `coffer measure --json`, or a signed manifest".to_owned()
+        }
+        Hint::AnotherGuest => {
+            "it is a genuine guest, and none of those that --reference names: the file is of another workload or \
+             platform, or the address is not the box's"
+                .to_owned()
+        }
+        Hint::PublishForOwners => {
+            "on its host `coffer run -p PORT:owners` publishes the port, and `coffer port BOX owners` says where"
+                .to_owned()
+        }
         Hint::ListOwner { act } if Hint::host_may(*act) => {
             format!("create the box with --owner listing your key for {act}, or with --host-may {act}")
         }

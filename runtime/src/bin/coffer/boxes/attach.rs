@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use coffer_runtime::BoxRecord;
-use coffer_runtime::engine::{AttachRequest, Engine, Shown, Trust as MustProve};
+use coffer_runtime::engine::{AttachRequest, Engine, Guest, Shown, Trust as MustProve};
 
 use crate::boxes::attend::{Attended, End, Ours, attend};
 use crate::boxes::live::{Stayed, until_it_ends};
@@ -49,13 +49,19 @@ pub const MANNER: Manner = Manner {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let trust = args.trust.read()?;
-    let record = engine.find(&args.name).map_err(error::of)?;
-    let process = engine.document(&record).map_err(error::of)?.spec().process.clone();
+    let runtime = context.runtime()?;
+    let guest = engine.guest(&args.name).map_err(error::of)?;
+    let document = runtime.block_on(engine.document_run_by(&guest, &trust)).map_err(error::of)?;
+    let process = &document.spec().process;
     let ours = args.attended.ours(process.stdin_open && !args.no_stdin, process.tty, MANNER);
     ours.check()?;
-    let output = Output::new(context, &serde_json::json!({ "id": record.id, "name": record.name }));
-    let runtime = context.runtime()?;
-    let stayed = runtime.block_on(stay((context, &engine), &record, &ours, &output, &trust));
+    let output = Output::new(context, &serde_json::json!({ "id": guest.id(), "name": guest.name() }));
+    let stayed = runtime.block_on(async {
+        match &guest {
+            Guest::Here(record) => stay((context, &engine), record, &ours, &output, &trust).await,
+            Guest::Elsewhere(_) => stay_elsewhere((context, &engine), &guest.name(), &ours, &output, &trust).await,
+        }
+    });
     // A read of our terminal may still be pending; nobody waits for it.
     runtime.shutdown_background();
     output.end(context, stayed.map(|stayed| stayed.told()))
@@ -82,11 +88,7 @@ pub async fn stay(
             end
         }
         Ok(end) => {
-            if ours.manner.proxied
-                && let Some(said) = end.said("it goes on")
-            {
-                eprintln!("{said}");
-            }
+            say(end, ours);
             end
         }
         // The box may have been ended beneath the program, which then had no time to say how.
@@ -95,6 +97,32 @@ pub async fn stay(
         }
     };
     Ok(Stayed::Left(end))
+}
+
+/// At a program of which nothing is known here: how it ended is its guest's word, and where the line breaks off there is none.
+async fn stay_elsewhere(
+    (context, engine): (&Context, &Engine),
+    name: &str,
+    ours: &Ours,
+    output: &Output,
+    trust: &MustProve,
+) -> Result<Stayed, CliError> {
+    let request = AttachRequest { shown: Shown::FromNow, terminal: ours.terminal.then(size) };
+    let session = engine.attach(name, request, trust).await.map_err(error::of)?;
+    context.taken();
+    let end = attend(session, ours, output).await?;
+    say(end, ours);
+    Ok(Stayed::Left(end))
+}
+
+/// Of an end that is ours, and not the program's.
+fn say(end: End, ours: &Ours) {
+    if ours.manner.proxied
+        && !matches!(end, End::Exited(_))
+        && let Some(said) = end.said("it goes on")
+    {
+        eprintln!("{said}");
+    }
 }
 
 /// How long a box takes to be recorded as ended after its guest is gone.

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use coffer_rim::carry::{Bounds, Keep, Source, pack, unpack};
 use coffer_rim::out;
-use coffer_runtime::engine::{Engine, Trust as MustProve, WriteFiles};
+use coffer_runtime::engine::{Engine, Guest, Trust as MustProve, WriteFiles};
 use coffer_runtime::request::bytes;
 use serde_json::{Value, json};
 
@@ -38,7 +38,8 @@ Examples:
   coffer cp web:/etc/hostname .
   coffer cp site/. web:/www
   coffer cp web:/var/log - | tar t
-  coffer cp web:/www other:/srv"
+  coffer cp web:/www other:/srv
+  coffer cp --reference web.json site coffer://host.example:7443/www"
 )]
 pub struct Args {
     /// Keep users and groups, by number; else they are root's in the box, and ours here.
@@ -80,6 +81,12 @@ enum Side {
 impl Side {
     /// As Docker reads it: what begins with `/` or `.` is here, whatever colons it has.
     fn of(text: &str) -> Self {
+        // Behind an address the path begins at its slash.
+        if Guest::is_elsewhere(text) {
+            let scheme = text.find("//").map_or(0, |at| at + 2);
+            let at = text[scheme..].find('/').map_or(text.len(), |at| scheme + at);
+            return Self::There { name: text[..at].to_owned(), path: text[at..].to_owned() };
+        }
         match text.split_once(':') {
             _ if text == "-" => Self::Stream,
             Some((name, path)) if !text.starts_with(['/', '.']) && !name.is_empty() => {
@@ -229,6 +236,9 @@ mod tests {
             ("web:", there("web", "")),
             ("./web:x", Side::Here("./web:x".into())),
             ("/a:b", Side::Here("/a:b".into())),
+            ("coffer://host:7443/etc/a:b", there("coffer://host:7443", "/etc/a:b")),
+            ("coffer://[::1]:1/", there("coffer://[::1]:1", "/")),
+            ("coffer://host:7443", there("coffer://host:7443", "")),
             ("file", Side::Here("file".into())),
             (":x", Side::Here(":x".into())),
         ] {

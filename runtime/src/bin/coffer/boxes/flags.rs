@@ -127,7 +127,8 @@ pub struct BoxFlags {
     /// Lead a port of the host to a port of the workload: [ADDRESS:][HOST-PORT:]PORT, or two ranges of as many ports. Without a word
     /// behind it, or with /tcp, through the box's network card, where the workload listens at 0.0.0.0. With /ra-tls, behind RA-TLS
     /// that ends inside; with /tls, behind TLS for clients that know nothing of evidence, such as browsers; see --tls-profile. Clients
-    /// of RA-TLS come with `coffer connect`. Without a host port, `coffer port` says which one it became. A port of the box has one of
+    /// of RA-TLS come with `coffer connect`. With `owners` for PORT, to the box's agent, for owners on other machines, who name the box as
+    /// coffer://HOST:HOST-PORT. Without a host port, `coffer port` says which one it became. A port of the box has one of
     /// the two. A box with /ra-tls or /tls has 204 MiB of memory or more, with SEV-SNP 268.
     #[arg(short, long, value_name = "[HOST:]PORT[/tcp|udp|ra-tls|tls]")]
     pub publish: Vec<String>,
@@ -391,7 +392,8 @@ impl BoxFlags {
         }
         let proves = all.iter().any(|publish| !publish.how.is_of_card());
         if self.tee_wanted() == Tee::None && self.spec.is_none() && proves {
-            let message = "--publish …/ra-tls and …/tls lead to a guest that proves itself, and this one does not";
+            let message =
+                "--publish …/ra-tls, …/tls and …:owners lead to a guest that proves itself, and this one does not";
             return Err(CliError::new(Class::Usage, message)
                 .hint("they need --tee or --tee-simulate; without a slash a port is published as it is"));
         }

@@ -222,9 +222,9 @@ fn bindings_json(asked: &[Publish]) -> Value {
 /// As Docker has them: by the box's port, a list of addresses of the host's.
 fn ports_json(ports: &[Publish]) -> Value {
     let mut all = Map::new();
-    for Publish { host, guest, how } in ports {
+    for publish @ Publish { host, .. } in ports {
         let here = json!({ "HostIp": host.ip(), "HostPort": host.port().to_string() });
-        if let Value::Array(list) = all.entry(format!("{guest}/{}", how.word())).or_insert_with(|| json!([])) {
+        if let Value::Array(list) = all.entry(publish.what()).or_insert_with(|| json!([])) {
             list.push(here);
         }
     }

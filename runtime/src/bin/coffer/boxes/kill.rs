@@ -2,9 +2,12 @@
 
 use std::process::ExitCode;
 
+use coffer_runtime::engine::Guest;
+
 use crate::boxes::to_stop;
 use crate::context::Context;
 use crate::error::{self, CliError};
+use crate::prove::guest::Trust;
 use crate::several::each_box;
 
 /// Send the programs of running boxes a signal; KILL ends a box at once.
@@ -20,6 +23,8 @@ pub struct Args {
     /// Name or number.
     #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
     signal: String,
+    #[command(flatten)]
+    trust: Trust,
     /// Names or ids.
     #[arg(required = true, value_name = "BOX")]
     boxes: Vec<String>,
@@ -31,6 +36,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
-    let kill = |name: &str| runtime.block_on(engine.kill(name, signal)).map_err(error::of);
+    let trust = args.trust.read()?;
+    let kill = |name: &str| {
+        if args.trust.is_given() || Guest::is_elsewhere(name) {
+            return runtime.block_on(engine.signal_elsewhere(name, signal, &trust)).map_err(error::of);
+        }
+        runtime.block_on(engine.kill(name, signal)).map_err(error::of)
+    };
     Ok(each_box(context, &args.boxes, kill))
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::publish::{How, Publish};
+use coffer_runtime::publish::{How, OWNERS, Publish};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -14,13 +14,14 @@ use crate::error::{self, Class, CliError};
   coffer port web
   coffer port web 80
   coffer port web 53/udp
-  coffer port web 8080/ra-tls")]
+  coffer port web 8080/ra-tls
+  coffer port web owners")]
 pub struct Args {
     /// Name or id.
     #[arg(value_name = "BOX")]
     name: String,
     /// One port of the box alone: what leads there.
-    #[arg(value_name = "PORT[/tcp|/udp|/ra-tls|/tls]")]
+    #[arg(value_name = "PORT[/tcp|/udp|/ra-tls|/tls]|owners")]
     port: Option<String>,
 }
 
@@ -28,24 +29,27 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let all = context.engine()?.ports(&args.name).map_err(error::of)?;
     let Some(text) = &args.port else {
-        show(&all, context, |Publish { host, guest, how }| format!("{guest}/{} -> {host}", how.word()));
+        show(&all, context, |publish| format!("{} -> {}", publish.what(), publish.host));
         return Ok(ExitCode::SUCCESS);
     };
-    let (number, how) = match text.split_once('/') {
+    let (number, word) = match text.split_once('/') {
         None => (text.as_str(), None),
         Some((number, word)) => (number, Some(word)),
     };
-    let known = how.is_none_or(|word| How::ALL.iter().any(|how| how.word() == word));
-    let Some(port) = number.parse::<u16>().ok().filter(|_| known) else {
-        return Err(
-            CliError::new(Class::Usage, format!("{text:?} is no port")).hint("write 80, 80/tcp, 53/udp or 8080/ra-tls")
-        );
+    let known = word.is_none_or(|word| How::ALL.iter().any(|how| how.word() == word));
+    let is_port = number.parse::<u16>().is_ok_and(|port| port > 0) && known;
+    if !is_port && text != OWNERS {
+        return Err(CliError::new(Class::Usage, format!("{text:?} is no port"))
+            .hint("write 80, 80/tcp, 53/udp, 8080/ra-tls or owners"));
+    }
+    let asked = |publish: &Publish| match word {
+        None if is_port => publish.port().is_some_and(|port| port.to_string() == number),
+        _ => publish.what() == *text,
     };
-    let asked = |publish: &Publish| publish.guest == port && how.is_none_or(|word| publish.how.word() == word);
     let of_port: Vec<_> = all.into_iter().filter(asked).collect();
     if of_port.is_empty() {
-        let how = how.unwrap_or(How::Tcp.word());
-        let message = format!("No public port '{port}/{how}' published for {}", args.name);
+        let missing = if is_port && word.is_none() { format!("{text}/{}", How::Tcp.word()) } else { text.clone() };
+        let message = format!("No public port '{missing}' published for {}", args.name);
         return Err(CliError::new(Class::NotFound, message));
     }
     show(&of_port, context, |publish| publish.host.to_string());
@@ -53,8 +57,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// As `--json` has it.
-pub fn row(Publish { host, guest, how }: &Publish) -> Value {
-    json!({ "port": guest, "protocol": how, "host": host })
+pub fn row(publish: &Publish) -> Value {
+    json!({ "port": publish.port(), "protocol": publish.how, "host": publish.host })
 }
 
 fn show(all: &[Publish], context: &Context, line: impl Fn(&Publish) -> String) {

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use coffer_rim::out;
-use coffer_runtime::engine::{Engine, ExecError, Filter, Meter, Trust, Usage};
-use coffer_runtime::{BoxRecord, BoxState};
+use coffer_runtime::BoxState;
+use coffer_runtime::engine::{Engine, ExecError, Filter, Guest, Meter, Trust, Usage};
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
@@ -71,7 +71,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 
 /// One box: the way to its figures, and the last two of them.
 struct Watched {
-    record: BoxRecord,
+    guest: Guest,
     meter: Option<Meter>,
     /// Why there is none, of a box that was named.
     failure: Option<CliError>,
@@ -82,13 +82,14 @@ struct Watched {
 }
 
 impl Watched {
-    async fn of(record: BoxRecord, engine: &Engine, trust: &Trust) -> Result<Self, ExecError> {
-        let meter = Some(engine.meter(record.id.as_str(), trust).await?);
-        Ok(Self { meter, ..Self::silent(record) })
+    async fn of(guest: Guest, engine: &Engine, trust: &Trust) -> Result<Self, ExecError> {
+        let word = guest.id().map_or_else(|| guest.name(), |id| id.as_str().to_owned());
+        let meter = Some(engine.meter(&word, trust).await?);
+        Ok(Self { meter, ..Self::silent(guest) })
     }
 
-    const fn silent(record: BoxRecord) -> Self {
-        Self { record, meter: None, failure: None, said: false, before: None, now: None }
+    const fn silent(guest: Guest) -> Self {
+        Self { guest, meter: None, failure: None, said: false, before: None, now: None }
     }
 
     async fn look(&mut self) -> Result<(), ExecError> {
@@ -114,12 +115,12 @@ async fn watch(
     let gone = terminal::reader_gone();
     // A box that is named has figures, or we say why not; of all others there are those that can be had.
     let named = !args.boxes.is_empty();
-    let records = args.boxes.iter().map(|name| engine.find(name)).collect::<Result<Vec<_>, _>>().map_err(error::of)?;
+    let guests = args.boxes.iter().map(|name| engine.guest(name)).collect::<Result<Vec<_>, _>>().map_err(error::of)?;
     let mut watched = Vec::new();
-    for record in records {
-        watched.push(match Watched::of(record.clone(), engine, trust).await {
+    for guest in guests {
+        watched.push(match Watched::of(guest.clone(), engine, trust).await {
             Ok(one) => one,
-            Err(error) => Watched { failure: Some(error::of(error)), ..Watched::silent(record) },
+            Err(error) => Watched { failure: Some(error::of(error)), ..Watched::silent(guest) },
         });
     }
     loop {
@@ -173,13 +174,12 @@ async fn all(args: &Args, engine: &Engine, trust: &Trust, mut known: Vec<Watched
         if !runs && record.state != BoxState::Paused && !args.all {
             continue;
         }
-        let place = known.iter().position(|one| one.record.id == record.id && one.meter.is_some());
+        let place = known.iter().position(|one| one.guest.id() == Some(&record.id) && one.meter.is_some());
+        let guest = Guest::Here(Box::new(record));
         found.push(match place.filter(|_| runs) {
             Some(place) => known.swap_remove(place),
-            None if runs => {
-                Watched::of(record.clone(), engine, trust).await.unwrap_or_else(|_| Watched::silent(record))
-            }
-            None => Watched::silent(record),
+            None if runs => Watched::of(guest.clone(), engine, trust).await.unwrap_or_else(|_| Watched::silent(guest)),
+            None => Watched::silent(guest),
         });
     }
     Ok(found)
@@ -228,8 +228,8 @@ const FIELDS: &[&str] = &["Container", "ID", "Name", "CPUPerc", "MemUsage", "Mem
 const NONE: &str = "--";
 
 fn fields(one: &Watched, whole: bool) -> Fields {
-    let Watched { record, now, .. } = one;
-    let id = if whole { record.id.as_str() } else { record.id.short() };
+    let Watched { guest, now, .. } = one;
+    let id = guest.id().map_or(NONE, |id| if whole { id.as_str() } else { id.short() });
     let now = now.as_ref();
     let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
     let percent = |value: Option<f64>| or_none(value.map(|value| format!("{value:.2}%")));
@@ -240,7 +240,7 @@ fn fields(one: &Watched, whole: bool) -> Fields {
     let memory = format!("{} / {}", bytes(now.and_then(|it| it.memory)), bytes(now.and_then(|it| it.memory_limit)));
     Fields {
         value: json!({
-            "Container": id, "ID": id, "Name": record.name, "CPUPerc": percent(one.processor_percent()),
+            "Container": id, "ID": id, "Name": guest.name(), "CPUPerc": percent(one.processor_percent()),
             "MemUsage": memory, "MemPerc": percent(now.and_then(Usage::memory_percent)),
             "NetIO": pair(now.and_then(|it| it.network)), "BlockIO": pair(now.and_then(|it| it.disk)),
             "PIDs": or_none(now.map(|it| it.processes.to_string())),
@@ -254,7 +254,7 @@ fn figures(one: &Watched) -> Value {
     let counted = one.now.is_some();
     let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let mut row = json!({
-        "id": one.record.id, "name": one.record.name, "cpu_percent": one.processor_percent(),
+        "id": one.guest.id(), "name": one.guest.name(), "cpu_percent": one.processor_percent(),
         "cpu_us": now.busy.map(microseconds), "processors": now.processors,
         "memory_bytes": now.memory, "memory_limit_bytes": now.memory_limit, "memory_percent": now.memory_percent(),
         "pids": counted.then_some(now.processes), "uptime_us": counted.then(|| microseconds(now.uptime)),

@@ -3,10 +3,12 @@
 use std::process::ExitCode;
 
 use coffer_rim::foreign;
+use coffer_runtime::engine::Guest;
 
 use crate::boxes::to_stop::ToStop;
 use crate::context::Context;
 use crate::error::{self, CliError};
+use crate::prove::guest::Trust;
 use crate::several::each_box;
 
 /// Stop running boxes: their stop signal, then the power.
@@ -14,10 +16,13 @@ use crate::several::each_box;
 #[command(after_help = "Examples:
   coffer stop web
   coffer stop -t 30 web db
-  coffer stop -s INT web")]
+  coffer stop -s INT web
+  coffer stop coffer://host.example:7443 --reference web.json")]
 pub struct Args {
     #[command(flatten)]
     what: ToStop,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 /// Stops them; goes on after an error. A box that does not run is stopped already.
@@ -26,7 +31,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
+    let trust = args.trust.read()?;
     let stop = |name: &str| {
+        if args.trust.is_given() || Guest::is_elsewhere(name) {
+            return runtime.block_on(engine.stop_elsewhere(name, how, &trust)).map_err(error::of);
+        }
         let ended = runtime.block_on(engine.stop(name, how)).map_err(error::of)?;
         if let Some(wrong) = ended {
             eprintln!("coffer: warning: {}: {}", foreign(name), foreign(&wrong));

@@ -524,8 +524,11 @@ fn is_short(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Adds the roots listed.
-fn listed_anchors(listed: &[String]) -> Result<TrustAnchors, CliError> {
+/// AMD's roots, and those listed.
+///
+/// # Errors
+/// The one that is no root of a simulator.
+pub fn listed_anchors(listed: &[String]) -> Result<TrustAnchors, CliError> {
     let mut anchors = TrustAnchors::amd();
     for one in listed {
         anchors = match one.parse::<SpkiDigest>() {

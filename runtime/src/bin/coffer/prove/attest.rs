@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use coffer_rim::file::Writer;
-use coffer_runtime::engine::{Attestation, Hint};
+use coffer_runtime::engine::{Attestation, Guest, Hint};
 use coffer_runtime::owner_access::Findings;
-use coffer_spec::Tee;
 use coffer_verifier::abi::WorkloadDigest;
 use coffer_verifier::binding::nonce_report_data;
 use coffer_verifier::ear::Nonce;
@@ -62,7 +61,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         }
     });
     let attestation = attestation.map_err(error::of)?;
-    let Attestation { record, findings, error } = attestation;
+    let Attestation { guest, findings, error } = attestation;
     let error = error.map(error::of);
     let Some(findings) = findings else {
         let error =
@@ -74,7 +73,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     args.files.write(&findings.evidence)?;
     let verdict = findings.appraisal.verdict();
-    let simulated = record.options.tee == Tee::Simulated;
+    let simulated = match &guest {
+        Guest::Here(_) => guest.is_simulated(),
+        Guest::Elsewhere(_) => verdict == Verdict::Accepted && is_simulated(&findings.appraisal),
+    };
     if bytes_alone {
         return error.map_or(Ok(ExitCode::SUCCESS), Err);
     }
@@ -95,10 +97,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let subject = match verdict {
         Verdict::Accepted if is_simulated(&findings.appraisal) => {
-            let what = "SIMULATED: it rests on this installation's own root, not on AMD's";
-            format!("{} runs what it should; {what}", record.name)
+            let whose = if args.trust.anchor.is_empty() { "this installation's own" } else { "a simulator's" };
+            format!("{} runs what it should; SIMULATED: it rests on {whose} root, not on AMD's", guest.name())
         }
-        Verdict::Accepted => format!("{} runs what it should", record.name),
+        Verdict::Accepted => format!("{} runs what it should", guest.name()),
         Verdict::NotAuthentic | Verdict::Refused => String::new(),
     };
     let believe = words::of(&Hint::BelieveSimulator);

@@ -12,9 +12,13 @@ use crate::prove::reference::References;
 /// What a guest must prove.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Trust {
-    /// Also believe the simulator of this installation. It proves nothing to others.
+    /// Also believe the simulator of this installation, or those of --anchor. It proves nothing to others.
     #[arg(long)]
     pub allow_simulated: bool,
+    /// With --allow-simulated: this simulator root, not this installation's. SHA-256 of its public key in hexadecimal, or its
+    /// certificate, DER or PEM.
+    #[arg(long, value_name = "HEX|FILE", requires = "allow_simulated")]
+    pub anchor: Vec<String>,
     /// Platform the guest must have booted from [default: this installation's].
     #[arg(long, value_name = "DIR", conflicts_with = "reference")]
     pub platform: Option<PathBuf>,
@@ -32,9 +36,9 @@ pub struct Trust {
 impl Trust {
     /// Whether anything was said of it.
     pub fn is_given(&self) -> bool {
-        let Self { allow_simulated, platform, expect_spec, references, policy } = self;
+        let Self { allow_simulated, anchor, platform, expect_spec, references, policy } = self;
         let files = [platform, expect_spec, policy].into_iter().any(Option::is_some);
-        *allow_simulated || files || !references.reference.is_empty()
+        *allow_simulated || !anchor.is_empty() || files || !references.reference.is_empty()
     }
 
     /// Reads the files that are named.
@@ -46,6 +50,7 @@ impl Trust {
         let most = policy.as_ref().map_or(MaxAge::Any, |policy| policy.max_manifest_age);
         Ok(engine::Trust {
             allow_simulated: self.allow_simulated,
+            simulators: if self.anchor.is_empty() { None } else { Some(judging::listed_anchors(&self.anchor)?) },
             platform: self.platform.clone(),
             expect_spec: self.expect_spec.as_deref().map(read_spec).transpose()?,
             references: self.references.read(most)?,

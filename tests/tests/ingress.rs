@@ -200,7 +200,11 @@ fn a_port_for_listed_clients_takes_their_keys_alone_and_no_port_opens_that_the_s
     let closed = ["create", "--tee-simulate", "--spec", spec, "-p", "81/ra-tls"];
     says(&world.coffer(&closed)?, 125, &["the spec's ingress has no port 81"])?;
     let plainly = ["create", "-p", "8080/ra-tls", &image];
-    says(&world.coffer(&plainly)?, 125, &["--publish …/ra-tls and …/tls lead to a guest that proves itself"])?;
+    says(
+        &world.coffer(&plainly)?,
+        125,
+        &["--publish …/ra-tls, …/tls and …:owners lead to a guest that proves itself"],
+    )?;
 
     world
         .coffer(&["run", "-d", "--name", "web", "--tee-simulate", "--spec", spec, "-p", "127.0.0.1::8080/ra-tls"])?

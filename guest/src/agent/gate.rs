@@ -13,17 +13,20 @@ use std::{
     time::Duration,
 };
 
-use coffer_spec::Act;
+use coffer_ratls::{ConnectionState, MAX_MESSAGE};
+use coffer_spec::{Act, Document, SignedOwnerList};
 use http::{Request, Response};
 use hyper::body::{Bytes, Frame, SizeHint};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Sleep, sleep, timeout},
-};
+use tokio::time::{Sleep, sleep, timeout};
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
-use super::{Agent, authority::Door, request::LONGEST_VALUE};
+use super::{
+    Agent,
+    authority::Door,
+    request::LONGEST_VALUE,
+    turns::{Turn, Turns},
+};
 
 /// Of all in a guest.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,6 +39,12 @@ pub(super) const SENT: usize = (16 << 10) + 64;
 pub(super) const STARTING: usize = 4;
 /// Bytes of a request with a value, with what is beside it.
 pub(super) const VALUE: usize = LONGEST_VALUE + (128 << 10);
+/// Bytes of an owner's other requests: the longest is a list of owners.
+pub(super) const ASKED: usize = SignedOwnerList::LONGEST + (1 << 10);
+/// Bytes of what is answered: evidence, without the spec.
+pub(super) const ANSWERED: usize = MAX_MESSAGE - Document::LIMIT;
+/// How many of these there may be at one time, each of another owner.
+pub(super) const ASKING: usize = 3;
 
 /// A service behind its door.
 #[derive(Clone)]
@@ -44,7 +53,9 @@ pub(super) struct Gate<S> {
     agent: Arc<Agent>,
     door: Door,
     reads: Reads,
-    turns: Option<Arc<Semaphore>>,
+    turns: Option<Turns>,
+    /// Of what is short and may take long.
+    asking: Option<Turns>,
     /// How long a request may take to come, and an answer that holds a turn to be taken.
     patience: Duration,
 }
@@ -58,29 +69,37 @@ enum Reads {
     Stream,
     /// One long message, in turn until its answer was taken.
     Long,
+    /// One short message, in a turn of another kind until its answer was taken.
+    Asks,
 }
 
 impl<S> Gate<S> {
     /// Of requests that are numbers and no more.
     pub(super) fn short(service: S, agent: Arc<Agent>, door: Door) -> Self {
-        Self { service, agent, door, reads: Reads::Short, turns: None, patience: PATIENCE }
+        Self { service, agent, door, reads: Reads::Short, turns: None, asking: None, patience: PATIENCE }
     }
 
     /// Of programs.
     pub(super) fn stream(service: S, agent: Arc<Agent>, door: Door) -> Self {
-        let turns = Some(Arc::new(Semaphore::new(STARTING)));
-        Self { service, agent, door, reads: Reads::Stream, turns, patience: PATIENCE }
+        let turns = Some(Turns::new(STARTING));
+        Self { service, agent, door, reads: Reads::Stream, turns, asking: None, patience: PATIENCE }
     }
 
-    /// Of values.
-    pub(super) fn long(service: S, agent: Arc<Agent>, door: Door) -> Self {
-        Self { service, agent, door, reads: Reads::Long, turns: Some(Arc::new(Semaphore::new(1))), patience: PATIENCE }
+    /// Of owners: with values, and without.
+    pub(super) fn owners(service: S, agent: Arc<Agent>) -> Self {
+        let (turns, asking) = (Some(Turns::new(1)), Some(Turns::new(ASKING)));
+        Self { service, agent, door: Door::Owners, reads: Reads::Long, turns, asking, patience: PATIENCE }
     }
 
     #[cfg(test)]
     fn within(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
+}
+
+/// Whether an owner's request has a value in it, or its answer has.
+fn has_value(path: &str) -> bool {
+    needs(path).is_some_and(|acts| acts.contains(&Act::Unseal)) || path.ends_with("/Inject")
 }
 
 /// What a caller must be let do at least one of.
@@ -123,15 +142,22 @@ where
         let next = self.service.clone();
         let mut service = std::mem::replace(&mut self.service, next);
         let admitted = self.admit(&request);
-        let (reads, turns, patience) = (self.reads, self.turns.clone(), self.patience);
+        let (reads, turns) = match &self.asking {
+            Some(asking) if !has_value(request.uri().path()) => (Reads::Asks, Some(asking.clone())),
+            _ => (self.reads, self.turns.clone()),
+        };
+        let patience = self.patience;
+        // A start holds its turn until it has come, and no longer.
+        let state = if reads == Reads::Stream { None } else { request.extensions().get::<Arc<ConnectionState>>() };
+        let caller = state.map(|state| *state.peer_spki());
         Box::pin(async move {
             if let Err(status) = admitted {
                 return Ok(status.into_http());
             }
             let mut turn = match turns {
                 None => None,
-                Some(turns) => match timeout(patience, turns.acquire_owned()).await {
-                    Ok(Ok(turn)) => Some(turn),
+                Some(turns) => match timeout(patience, turns.take(caller)).await {
+                    Ok(Some(turn)) => Some(turn),
                     _ => return Ok(Status::resource_exhausted("busy").into_http()),
                 },
             };
@@ -163,15 +189,16 @@ struct Bounded {
     lengths: Lengths,
     reads: Reads,
     until: Pin<Box<Sleep>>,
-    turn: Option<OwnedSemaphorePermit>,
+    turn: Option<Turn>,
 }
 
 impl Bounded {
-    fn new(body: Body, (reads, patience): (Reads, Duration), turn: Option<OwnedSemaphorePermit>) -> Self {
+    fn new(body: Body, (reads, patience): (Reads, Duration), turn: Option<Turn>) -> Self {
         let (first, later) = match reads {
             Reads::Short => (1 << 10, 0),
             Reads::Stream => (START, SENT),
             Reads::Long => (VALUE, 0),
+            Reads::Asks => (ASKED, 0),
         };
         let lengths = Lengths { first, later, ..Lengths::default() };
         Self { body, lengths, reads, until: Box::pin(sleep(patience)), turn }
@@ -206,7 +233,7 @@ impl hyper::body::Body for Bounded {
 struct InTurn {
     body: Body,
     until: Pin<Box<Sleep>>,
-    _turn: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 impl hyper::body::Body for InTurn {

@@ -16,6 +16,7 @@ pub mod serve;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod typing;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

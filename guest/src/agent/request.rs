@@ -22,7 +22,7 @@ use crate::{
 /// Longest grace of a stop, in seconds: a day.
 const LONGEST_GRACE: u32 = 86_400;
 /// Longest value injected or sealed in one call, in bytes; a request is read no further than a little above.
-pub(super) const LONGEST_VALUE: usize = 3 * 1024 * 1024;
+pub(super) const LONGEST_VALUE: usize = 5 << 19;
 /// Longest label of something sealed.
 const LONGEST_CONTEXT: usize = 4096;
 /// The kernel takes no longer string from a program it starts (MAX_ARG_STRLEN, without its final NUL).

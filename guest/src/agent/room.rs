@@ -83,7 +83,9 @@ pub(super) const ALL: usize = WIDE
     + (MOST_ATTENDED + MOST_AT_IT) * 2 * gate::SENT
     // At both doors; and a value as it comes, as it was read, and what becomes of it.
     + 2 * gate::STARTING * gate::START
-    + 3 * gate::VALUE;
+    + 3 * gate::VALUE
+    // An owner's other requests, as they come and as they were read, and what is answered.
+    + gate::ASKING * (2 * gate::ASKED + 2 * gate::ANSWERED);
 /// Who may leave an answer unread.
 pub(super) const CALLERS: usize = MOST_ATTENDED + MOST_AT_IT + MOST_READERS;
 const _: () = assert!(

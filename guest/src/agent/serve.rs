@@ -98,7 +98,7 @@ pub(super) fn exec(agent: &Arc<Agent>, door: Door) -> Gate<ExecServer<ExecServic
 
 fn owners(agent: &Arc<Agent>, service: OwnerService) -> Gate<OwnerServer<OwnerService>> {
     let service = OwnerServer::new(service).max_decoding_message_size(gate::VALUE);
-    Gate::long(service, agent.clone(), Door::Owners)
+    Gate::owners(service, agent.clone())
 }
 
 /// Bytes that a stream, and a connection, holds of input that nobody takes. HTTP/2 begins with no less for a connection.

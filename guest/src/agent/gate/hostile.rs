@@ -1,5 +1,7 @@
 //! A host that sends what it may not, too much, and never the end of it.
 
+use std::collections::BTreeSet;
+
 use coffer_guest_proto::{METHODS, Shown, exec_client::ExecClient};
 use hyper::body::{Bytes, Frame};
 use tokio::{io::duplex, sync::mpsc};
@@ -55,6 +57,17 @@ fn every_method_has_its_line_and_nothing_else_has() {
     {
         assert!(needs(other).is_none(), "{other}");
     }
+}
+
+#[test]
+fn a_call_without_a_value_takes_no_turn_of_those_with_one() {
+    let owners = METHODS.iter().filter(|method| is_owners(method));
+    let (with, without): (Vec<_>, Vec<_>) = owners.partition(|method| has_value(method));
+    let names = |methods: Vec<&&str>| {
+        methods.iter().map(|it| it.rsplit('/').next().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(names(with), ["Inject", "Reseal", "Seal", "Unseal"].map(String::from).into());
+    assert_eq!(names(without), ["Evidence", "Owners", "PutOwners", "Refresh"].map(String::from).into());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -189,11 +189,16 @@ impl Bundle {
         self.dates.first_at
     }
 
-    /// True if this must not take the place of `before`: it says something else, and was not signed later by its author, or nobody knows.
-    /// Dating an older bundle anew makes no newer one of it.
+    /// True if this must not take the place of `before`: it says something else, and was not signed later by its author, or nobody knows;
+    /// or it says the same, and its author signed it earlier. Dating an older bundle anew makes no newer one of it, and what is
+    /// remembered of the newest never goes back: what lies between the two would be let in after it.
     pub fn goes_back_behind(&self, before: &Self) -> bool {
-        let later = self.dates.first_at.zip(before.dates.first_at).is_some_and(|(this, that)| this > that);
-        self.digest != before.digest && !later
+        let dates = self.dates.first_at.zip(before.dates.first_at);
+        if self.digest == before.digest {
+            // One without a date gets that of now, which is no step back.
+            return dates.is_some_and(|(this, that)| this < that);
+        }
+        !dates.is_some_and(|(this, that)| this > that)
     }
 
     /// The policy it holds.
@@ -205,6 +210,16 @@ impl Bundle {
         let policy = Policy::of(&self.name, &files, self.data.as_ref(), self.digest)?;
         Ok(policy.with_date(self.dates.signed_at))
     }
+}
+
+/// A file of that name is data.
+pub(crate) fn is_data(name: &str) -> bool {
+    name == DATA
+}
+
+/// Puts the text of a file of data where its folder says.
+pub(crate) fn data_at(data: &mut Value, folder: &str, text: &[u8]) -> Result<(), String> {
+    roots::merge(data, folder, json::once(text)?)
 }
 
 impl Manifest {

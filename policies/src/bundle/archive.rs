@@ -14,6 +14,8 @@ use super::{
 pub const UNPACKED_LIMIT: usize = 4 * 1024 * 1024;
 /// Most files.
 pub const BUNDLE_FILES: usize = 256;
+/// A tar's headers and files begin at multiples of this.
+const BLOCK: u64 = 512;
 /// Longest path.
 const PATH: usize = 512;
 
@@ -37,6 +39,7 @@ pub(super) fn entries(bundle: &str, bytes: &[u8]) -> Result<Vec<Entry>, BundleEr
     if packed.position() != bytes.len() as u64 {
         return Err(archive(format!("has bytes behind its gzip stream, from {} on", packed.position())));
     }
+    let mut end = 0;
     let (mut all, mut seen): (Vec<Entry>, _) = (Vec::new(), BTreeSet::new());
     let mut tar = tar::Archive::new(Cursor::new(&unpacked));
     for entry in tar.entries().map_err(|error| archive(format!("is no tar archive: {error}")))? {
@@ -48,6 +51,7 @@ pub(super) fn entries(bundle: &str, bytes: &[u8]) -> Result<Vec<Entry>, BundleEr
             file: raw.chars().take(PATH).flat_map(char::escape_default).collect(),
             message: message.into(),
         };
+        end = entry.raw_file_position().saturating_add(entry.size()).next_multiple_of(BLOCK);
         let kind = entry.header().entry_type();
         if kind.is_dir() {
             continue;
@@ -76,6 +80,11 @@ pub(super) fn entries(bundle: &str, bytes: &[u8]) -> Result<Vec<Entry>, BundleEr
             return Err(refused("ends too early"));
         }
         all.push(Entry { path: path.to_owned(), bytes });
+    }
+    // Behind its end another archive may stand, which other programs read.
+    let rest = usize::try_from(end).ok().and_then(|end| unpacked.get(end..)).unwrap_or_default();
+    if rest.iter().any(|byte| *byte != 0) {
+        return Err(archive(format!("has bytes behind its end, from {end} on")));
     }
     if all.is_empty() {
         return Err(archive("holds no file".into()));

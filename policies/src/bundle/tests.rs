@@ -159,6 +159,12 @@ fn what_is_no_bundle_is_refused_and_a_damaged_one_is_never_half_read() {
     let mut longer = bytes.clone();
     longer.push(0);
     assert!(why(&Bundle::read("b", &longer, BundleTrust::Unsigned).map(|_| ()).unwrap_err()).contains("behind"));
+    // A second archive behind the end of the first, which GNU tar reads with `--ignore-zeros`.
+    let second = [tar(&good()), tar(&with("team/more.rego", b"package team\ndeny contains 1"))].concat();
+    let said = why(&Bundle::read("b", &gzip(&second), BundleTrust::Unsigned).map(|_| ()).unwrap_err());
+    assert!(said.contains("bytes behind its end"), "{said}");
+    let padded = [tar(&good()), vec![0; 8192]].concat();
+    assert!(Bundle::read("b", &gzip(&padded), BundleTrust::Unsigned).is_ok(), "records of zeros are its end");
     let too_long = vec![0x1f; BUNDLE_LIMIT + 1];
     assert!(matches!(Bundle::read("b", &too_long, BundleTrust::Unsigned), Err(BundleError::TooLong { .. })));
     let mut header = tar::Header::new_ustar();
@@ -429,9 +435,14 @@ fn a_new_signature_changes_the_date_and_nothing_else() {
 
     // The author's date goes with it; what says something else and is no later by its author's date is a step back, and so is what has none.
     let authors = |at: i64, files: &Files<'_>| signer.sign(files, |_, payload| payload["iat"] = json!(at));
-    let (witnessed, same) = (read(&dated(&old, 2_000, Some(UnixTime(1_000)))), read(&authors(900, &tested())));
+    let witnessed = read(&dated(&old, 2_000, Some(UnixTime(1_000))));
     assert_eq!((witnessed.signed_at(), witnessed.first_signed_at()), (Some(UnixTime(2_000)), Some(UnixTime(1_000))));
-    assert!(!same.goes_back_behind(&witnessed), "the same text is no step anywhere");
+    // Of the same text one that was signed earlier is a step back too: what was signed since could follow it.
+    for (at, back) in [(999, true), (1_000, false), (1_001, false)] {
+        assert_eq!(read(&authors(at, &tested())).goes_back_behind(&witnessed), back, "the same text, {at}");
+    }
+    let undated = read(&signer.sign(&tested(), |_, _| {}));
+    assert!(!undated.goes_back_behind(&witnessed), "it gets the date of now");
     for (at, back) in [(999, true), (1_000, true), (1_001, false)] {
         assert_eq!(read(&authors(at, &files)).goes_back_behind(&witnessed), back, "{at}");
     }

@@ -91,12 +91,13 @@ impl Contents {
         self.release.unwrap_or(self.sequence)
     }
 
-    /// True if this must not take the place of `before`, of the same name: it says something else, and its author made it no later. Dating
-    /// an older release anew makes no newer one of it.
+    /// True if this must not take the place of `before`, of the same name: its author made it earlier, or no later and it says something
+    /// else. Dating an older release anew makes no newer one of it, also where a newer one says the same: what is remembered of the
+    /// newest would go back, and what lies between the two would be let in after it.
     pub fn goes_back_behind(&self, before: &Self) -> bool {
         let same = (&self.components, &self.workload, &self.measurements)
             == (&before.components, &before.workload, &before.measurements);
-        !same && self.released() <= before.released()
+        self.released() < before.released() || !same && self.released() == before.released()
     }
 }
 
@@ -351,12 +352,14 @@ pub(super) mod tests {
         assert_eq!((contents().released(), dated.released()), (7, 7));
         let own = String::from_utf8(ReferenceManifest::new(contents()).unwrap().to_bytes()).unwrap();
         assert!(!own.contains("release"), "the author's own is written as ever");
-        // The same again is no step back, whatever its numbers; another text of no later a release is one.
+        // The same release again is no step back; an earlier one is, whatever it says, and so is another text of the same.
         let other =
             |sequence, release| Contents { sequence, release, workload: WorkloadDigest::new([9; 32]), ..contents() };
         assert!(!dated.goes_back_behind(&dated) && !contents().goes_back_behind(&dated));
         assert!(other(20, Some(6)).goes_back_behind(&dated) && other(20, Some(7)).goes_back_behind(&dated));
         assert!(other(7, None).goes_back_behind(&dated));
+        let twin = |release| Contents { sequence: 20, release: Some(release), ..contents() };
+        assert!(twin(6).goes_back_behind(&dated) && !twin(8).goes_back_behind(&dated), "an older twin of the newest");
         assert!(!other(20, Some(8)).goes_back_behind(&dated) && !other(8, None).goes_back_behind(&dated));
     }
 

@@ -71,8 +71,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             let when = |at: Option<UnixTime>| at.map_or_else(|| "without a date".to_owned(), |at| format!("at {at}"));
             let (file, ours) = (args.what.file.display(), when(bundle.first_signed_at()));
             let (out, theirs) = (before.display(), when(last.first_signed_at()));
+            let text = if bundle.digest() == last.digest() { "the same text" } else { "another text" };
             return Err(revoked::goes_back(format!(
-                "{file} was signed by its author {ours}, and {out} is another text, signed {theirs}"
+                "{file} was signed by its author {ours}, and {out} is {text}, signed {theirs}"
             )));
         }
     }

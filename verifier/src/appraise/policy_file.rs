@@ -116,6 +116,15 @@ impl<T> From<AnyOr<T>> for Accept<T> {
     }
 }
 
+/// Two numbers, and no third that would be passed over.
+fn pair<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<(u8, u8)>, D::Error> {
+    let all = Vec::<u8>::deserialize(deserializer)?;
+    let [major, minor] = all[..] else {
+        return Err(serde::de::Error::invalid_length(all.len(), &"two numbers, such as [1, 55]"));
+    };
+    Ok(Some((major, minor)))
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PolicyFile {
@@ -128,6 +137,7 @@ struct PolicyFile {
     vmpls: Option<Vec<u32>>,
     #[serde(default)]
     guest_policy: std::collections::BTreeMap<String, BitRule>,
+    #[serde(default, deserialize_with = "pair")]
     minimum_abi: Option<(u8, u8)>,
     #[serde(default)]
     platform_info: std::collections::BTreeMap<String, BitRule>,
@@ -314,6 +324,15 @@ mod tests {
             wider("[guest_policy]\ndebug = \"any\"\nmigrate_ma = \"required\""),
             ["guest_policy.migrate_ma", "guest_policy.debug"]
         );
+    }
+
+    #[test]
+    fn a_version_has_two_numbers_and_no_third_that_is_passed_over() {
+        let of = |text: &str| EvidencePolicy::from_toml(&format!("measurements = \"any\"\nminimum_abi = {text}"));
+        assert_eq!(of("[1, 55]").unwrap().minimum_abi, (1, 55));
+        for bad in ["[1, 55, 3]", "[1]", "[]", "[1, 256]", "\"1.55\""] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

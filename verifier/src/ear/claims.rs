@@ -186,6 +186,7 @@ impl EarClaims {
             audience: terms.audience.to_string(),
             issued: now.0,
             expires: expires.0,
+            not_before: None,
             id: terms.id.to_string(),
             simulated: judged.verified.is_some_and(VerifiedReport::simulated),
             nonce: shown.nonce().map(ToString::to_string),
@@ -245,6 +246,9 @@ pub(super) struct Claims<C = Value> {
     pub issued: i64,
     #[serde(rename = "exp")]
     pub expires: i64,
+    /// Never ours. One of another program's is kept to (RFC 7519 §4.1.5).
+    #[serde(rename = "nbf", default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<i64>,
     #[serde(rename = "jti")]
     pub id: String,
     pub simulated: bool,

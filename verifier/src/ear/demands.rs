@@ -151,6 +151,14 @@ pub enum TokenReason {
         /// The caller's time.
         now: UnixTime,
     },
+    /// Good only later.
+    #[error("not-before: found {at}, and it is {now}")]
+    NotYet {
+        /// When it begins.
+        at: UnixTime,
+        /// The caller's time.
+        now: UnixTime,
+    },
     /// No span, or longer than any of ours.
     #[error("lifetime: found {found} s, expected 1 to {}", Lifetime::MAX.as_secs())]
     Lifetime {

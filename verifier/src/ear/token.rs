@@ -339,6 +339,9 @@ impl Demands<'_> {
         if issued.0.saturating_sub(skew) > now.0 {
             reasons.push(R::FromTheFuture { at: issued, now });
         }
+        if let Some(at) = token.claims.not_before.filter(|at| at.saturating_sub(skew) > now.0) {
+            reasons.push(R::NotYet { at: UnixTime(at), now });
+        }
         let found = expires.0.saturating_sub(issued.0);
         if Lifetime::from_secs(found).is_err() {
             reasons.push(R::Lifetime { found });

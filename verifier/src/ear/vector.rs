@@ -1,7 +1,8 @@
 //! What the judge said, in the words of AR4SI: six of its eight claims, and the tier of the worst.
 //!
 //! It says no more than was checked. Whatever was waived makes a warning: a reader of the status alone does not take a guest of
-//! any measurement, a chain without revocation or firmware of any age for an approved one. Simulated evidence is never affirming.
+//! any measurement, a chain without revocation or firmware of any age for an approved one. Simulated evidence is never affirming: what
+//! it cannot be, genuine hardware, has a value of its own (97), and nothing else hides behind that.
 //! Source: draft-ietf-rats-ar4si §2.3; draft-ietf-rats-ear §3.2.
 
 use std::borrow::Cow;
@@ -86,7 +87,8 @@ pub struct TrustVector {
     /// Is it a known chip: 2 a listed one, 96 a denied one, 97 not a listed one.
     #[serde(skip_serializing_if = "is_zero")]
     pub instance_identity: i8,
-    /// POLICY, PLATFORM_INFO and privilege level: 2 as the policy wants them, 32 debugging allowed, 96 refused.
+    /// POLICY, PLATFORM_INFO and privilege level: 2 as the policy wants them, 32 debugging allowed, 96 refused. Of simulated evidence 32
+    /// also says what `hardware` and `runtime-opaque` have no room for: a migration agent, revocation or TCB that were not asked about.
     #[serde(skip_serializing_if = "is_zero")]
     pub configuration: i8,
     /// What was launched: 2 approved, 33 nobody asked, 96 refused.
@@ -98,7 +100,7 @@ pub struct TrustVector {
     /// 2 genuine and new enough, 32 revocation or TCB were not asked about, 96 refused, 97 none of AMD's.
     #[serde(skip_serializing_if = "is_zero")]
     pub hardware: i8,
-    /// Memory: 2 encrypted, 32 a migration agent has the keys too, 96 the host may read it.
+    /// Memory: 2 encrypted, 32 a migration agent has the keys too, 96 the host may read it by the guest's policy, 97 no chip encrypts it.
     #[serde(skip_serializing_if = "is_zero")]
     pub runtime_opaque: i8,
     /// Never said by us.
@@ -114,6 +116,8 @@ const fn is_zero(value: &i8) -> bool {
     *value == 0
 }
 
+/// What a simulator cannot be.
+const NO_HARDWARE: i8 = 97;
 /// Cryptographic validation of the evidence failed.
 const NOT_AUTHENTIC: i8 = 99;
 
@@ -143,6 +147,7 @@ impl TrustVector {
         let policy = verified.report().policy();
         let (debug, migration) = (policy.has(PolicyBit::Debug), policy.has(PolicyBit::MigrateMa));
         let asked = passed(&[Code::TcbMinimum]) && verified.crl() != CrlStatus::Waived;
+        let simulated = verified.simulated();
         let approved = passed(&[Code::Guest, Code::Signer, Code::Measurement, Code::IdKey, Code::AuthorKey]);
         Self {
             instance_identity: if failed(About::Denied) {
@@ -156,7 +161,7 @@ impl TrustVector {
             },
             configuration: if failed(About::Configuration) {
                 96
-            } else if debug {
+            } else if debug || simulated && (migration || !asked) {
                 32
             } else {
                 2
@@ -168,17 +173,19 @@ impl TrustVector {
             } else {
                 33
             },
-            hardware: if verified.simulated() {
-                97
-            } else if failed(About::Hardware) {
+            hardware: if failed(About::Hardware) {
                 96
+            } else if simulated {
+                NO_HARDWARE
             } else if asked {
                 2
             } else {
                 32
             },
-            runtime_opaque: if verified.simulated() || debug {
+            runtime_opaque: if debug {
                 96
+            } else if simulated {
+                NO_HARDWARE
             } else if migration {
                 32
             } else {
@@ -203,7 +210,9 @@ impl TrustVector {
 
     /// The tier of the worst claim about the guest, leaving out what a simulator cannot be: genuine hardware.
     pub(super) fn worst_but_hardware(self) -> Status {
-        Self { hardware: 0, runtime_opaque: 0, ..self }.worst()
+        let forgiven = |value| if value == NO_HARDWARE { 0 } else { value };
+        let (hardware, runtime_opaque) = (forgiven(self.hardware), forgiven(self.runtime_opaque));
+        Self { hardware, runtime_opaque, ..self }.worst()
     }
 
     const fn all(self) -> [i8; 8] {
@@ -292,6 +301,15 @@ mod tests {
         }
         let mixed = TrustVector { hardware: 2, executables: 33, ..TrustVector::default() };
         assert_eq!((mixed.worst(), mixed.worst_but_hardware()), (Status::Warning, Status::Warning));
+        let simulated = TrustVector { configuration: 2, hardware: 97, runtime_opaque: 97, ..TrustVector::default() };
+        assert_eq!((simulated.worst(), simulated.worst_but_hardware()), (Status::Contraindicated, Status::Affirming));
+        for worse in [
+            TrustVector { runtime_opaque: 96, ..simulated },
+            TrustVector { hardware: 96, ..simulated },
+            TrustVector { configuration: 97, ..simulated },
+        ] {
+            assert_eq!(worse.worst_but_hardware(), Status::Contraindicated, "{worse:?}");
+        }
         assert_eq!(TrustVector::not_authentic().worst(), Status::Contraindicated);
     }
 }

@@ -69,7 +69,8 @@ fn genuine_evidence_is_affirmed_if_nothing_was_waived() {
 #[test]
 fn simulated_evidence_is_never_affirmed_and_refused_unless_allowed() {
     let token = token(&(&accepted(&World::new())).into(), &NamedBinding::Raw);
-    assert_eq!(vector(&token), json!({ "configuration": 2, "executables": 33, "hardware": 97, "runtime-opaque": 96 }));
+    // No minimum TCB was asked about, for which hardware that is none has no room.
+    assert_eq!(vector(&token), json!({ "configuration": 32, "executables": 33, "hardware": 97, "runtime-opaque": 97 }));
     assert_eq!(status(&token), "contraindicated");
     let found = reasons(&token, |demands| demands.simulated = SimulatedRule::Refused, NOW);
     assert_eq!(heads(&found), ["simulated"]);
@@ -105,7 +106,7 @@ fn what_was_refused_is_contraindicated_for_its_reasons() {
         (&debugged, floor(), "configuration", 96),
         (&debugged, floor(), "runtime-opaque", 96),
         (&World::new(), floor().with_pairs(vec![other_pair]), "executables", 96),
-        (&World::new(), toml("measurements = \"any\"\nproducts = [\"Genoa\"]\n"), "hardware", 97),
+        (&World::new(), toml("measurements = \"any\"\nproducts = [\"Genoa\"]\n"), "hardware", 96),
         (&World::new(), toml(&no_chip), "instance-identity", 97),
         (&spoiled, floor(), "hardware", 99),
         (&spoiled, floor(), "executables", 99),
@@ -114,10 +115,7 @@ fn what_was_refused_is_contraindicated_for_its_reasons() {
         assert!(appraisal.result().is_none());
         let token = token(&(&appraisal).into(), &NamedBinding::Raw);
         assert_eq!((&vector(&token)[claim], status(&token)), (&json!(value), json!("contraindicated")), "{claim}");
-        let heads = heads(&reasons(&token, |_| {}, NOW));
-        // What a simulator cannot be, genuine hardware, is left out of the status: the verdict stands all the same.
-        let expected = if value == 97 && claim == "hardware" { &["verdict"][..] } else { &["verdict", "status"] };
-        assert_eq!(heads, expected, "{claim}");
+        assert_eq!(heads(&reasons(&token, |_| {}, NOW)), ["verdict", "status"], "{claim}");
         let said = Token::parse(&token).unwrap().unverified().unwrap();
         let cpu0 = &said["submods"]["cpu0"];
         assert_eq!(cpu0["ear.coffer.verdict"], appraisal.verdict().as_str());
@@ -134,6 +132,25 @@ fn a_policy_that_accepts_debugging_does_not_make_memory_opaque() {
     let appraisal = judge(&world, EvidencePolicy::from_toml(policy).unwrap());
     let token = token(&(&appraisal).into(), &NamedBinding::Raw);
     assert_eq!((&vector(&token)["runtime-opaque"], &vector(&token)["configuration"]), (&json!(96), &json!(32)));
+    // Nor is it forgiven to a simulated guest where it is to none.
+    assert_eq!(heads(&reasons(&token, |_| {}, NOW)), ["status"]);
+}
+
+#[test]
+fn what_is_waived_for_simulated_evidence_warns_as_it_does_for_genuine() {
+    let floor = "measurements = \"any\"\n[guest_policy]\nmigrate_ma = \"any\"\n[[tcb]]\nproduct = \"Milan\"\n\
+        reported = { bootloader = 1, tee = 0, snp = 0, microcode = 0 }\n";
+    let configuration = |world: &World| {
+        let appraisal = judge(world, EvidencePolicy::from_toml(floor).unwrap());
+        assert!(appraisal.result().is_some(), "{}", appraisal.why());
+        vector(&token(&(&appraisal).into(), &NamedBinding::Raw))["configuration"].clone()
+    };
+    let mut migrating = World::new();
+    migrating.patch(offset::POLICY, &0x70000_u64.to_le_bytes());
+    let waived = World { crl: CrlPolicy::Waived, ..World::new() };
+    assert_eq!(configuration(&World::new()), 2);
+    assert_eq!(configuration(&migrating), 32, "a migration agent");
+    assert_eq!(configuration(&waived), 32, "no revocation list");
 }
 
 #[test]

@@ -49,6 +49,12 @@ fn time_counts_with_a_bounded_skew() {
         assert_eq!(heads(&reasons(&token, set, UnixTime(from - 1))), ["issued"]);
         assert_eq!(heads(&reasons(&token, set, UnixTime(to + 1))), ["expired"]);
     }
+    // Of a token that another program dated: not before its time, as far as clocks may differ.
+    let begins = |at: i64| raw(&header(), &payload(|claims| claims["nbf"] = json!(at)));
+    assert_eq!(heads(&reasons(&begins(NOW.0 + 61), |_| {}, NOW)), ["not-before"]);
+    assert_eq!(reasons(&begins(NOW.0 + 60), |_| {}, NOW), []);
+    let odd = raw(&header(), &payload(|claims| claims["nbf"] = json!("soon")));
+    assert!(verify(&odd).is_err());
     assert_eq!((Skew::from_secs(301), Skew::from_secs(-1)), (None, None));
 }
 

@@ -2,10 +2,10 @@
 //! of one, and after a crash there is the old one or the new one.
 
 use std::cell::RefCell;
-use std::fs::{File, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -117,7 +117,7 @@ impl Writer {
     }
 
     /// For a file that a person names: where a terminal, a pipe or another device is there, it is written into. It has no
-    /// name that could move.
+    /// name that could move. A pipe that nobody reads is refused, and not waited for.
     #[must_use]
     pub const fn into_pipes(mut self) -> Self {
         self.pipes = true;
@@ -147,7 +147,7 @@ impl Writer {
     /// As [`Self::write`], or what `fill` gives.
     pub fn write_with(self, path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         if self.pipes && path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir()) {
-            return fill(&mut File::options().write(true).open(path)?);
+            return fill(&mut at_once(File::options().write(true), OFlags::empty(), path)?);
         }
         // Renamed over it, the link would be gone and what it leads to would stay as it was: neither is what was asked for.
         if self.replace && path.symlink_metadata().is_ok_and(|there| there.is_symlink()) {
@@ -206,6 +206,32 @@ impl Writer {
             }
         })
     }
+}
+
+/// Opens a file that a person names, or makes one that only its owner may read, to write behind what is there; also a pipe or another
+/// device.
+///
+/// # Errors
+/// The file system's, and one for a pipe that nobody reads.
+pub fn append(path: &Path) -> io::Result<File> {
+    at_once(File::options().append(true).create(true).mode(0o600), OFlags::APPEND, path)
+}
+
+/// A pipe that lies somewhere may never be read: its opening is not waited for, what is written into it is. `stays`: of the flags.
+fn at_once(options: &mut OpenOptions, stays: OFlags, path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let file = options.custom_flags(flags).open(path).map_err(|error| {
+        let is_pipe = path.metadata().is_ok_and(|there| there.file_type().is_fifo());
+        match rustix::io::Errno::from_io_error(&error) {
+            Some(rustix::io::Errno::NXIO) if is_pipe => io::Error::new(
+                io::ErrorKind::NotConnected,
+                "is a pipe that nobody reads: start its reader before, or name a file",
+            ),
+            _ => error,
+        }
+    })?;
+    rustix::fs::fcntl_setfl(&file, stays)?;
+    Ok(file)
 }
 
 /// Writes a whole file that only its owner may read, under a new name that ends so, into the first of these folders that takes
@@ -320,6 +346,44 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "old");
         assert_eq!(names(dir.path()), ["file", "link"]);
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_refused_and_one_that_is_read_gets_all_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let said = Writer::private().into_pipes().write(&pipe, b"text").unwrap_err().to_string();
+        assert!(said.starts_with("is a pipe that nobody reads"), "{said}");
+        assert_eq!(append(&pipe).unwrap_err().to_string(), said);
+        // More than a pipe holds: what is written waits for who reads, however late that is.
+        let text = vec![7; 1 << 18];
+        let there = crate::regular::open(File::options().read(true), &pipe).unwrap_err();
+        assert_eq!(there.to_string(), "is no regular file");
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let mut reader = File::options().read(true).custom_flags(flags).open(&pipe).unwrap();
+        rustix::fs::fcntl_setfl(&reader, OFlags::empty()).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                Writer::private().into_pipes().write(&pipe, &text).unwrap();
+                append(&pipe).unwrap().write_all(b"last").unwrap();
+            });
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let mut read = vec![0; text.len() + 4];
+            io::Read::read_exact(&mut reader, &mut read).unwrap();
+            assert!(read.starts_with(&text) && read.ends_with(b"last"));
+        });
+    }
+
+    #[test]
+    fn what_is_appended_stands_behind_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let (mut one, mut other) = (append(&path).unwrap(), append(&path).unwrap());
+        one.write_all(b"one\n").unwrap();
+        other.write_all(b"other\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\nother\n");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
     }
 
     #[test]

@@ -65,17 +65,21 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is not UTF-8 text"))
 }
 
-/// Texts of a folder, and of folders in it, whose names end so (`rego`), in the order of their paths; each at most `most` bytes long, `files`
-/// of them. Links are not followed.
+/// What is done with a file of a folder, by its name: read, passed over, or refused with why.
+pub type Wanted<'a> = dyn Fn(&str) -> Result<bool, &'static str> + 'a;
+
+/// Texts of a folder, and of folders in it, whose names are `wanted`, in the order of their paths; each at most `most` bytes long, `files`
+/// of them. What is wanted and cannot be read is an error, and so is a link to a folder: nothing that is wanted is passed over. A link to
+/// a file is read as the file. Of a folder as Kubernetes mounts it (`..data`), what the links lead to is read, once.
 ///
 /// # Errors
 /// As [`read_text`], with the path before it; [`io::ErrorKind::FileTooLarge`] for more files, or folders too deep in each other.
-pub fn texts_below(folder: &Path, ending: &str, most: u64, files: usize) -> io::Result<Vec<(PathBuf, String)>> {
+pub fn texts_below(folder: &Path, wanted: &Wanted<'_>, most: u64, files: usize) -> io::Result<Vec<(PathBuf, String)>> {
     let read = |(path, text): (PathBuf, io::Result<String>)| match text {
         Ok(text) => Ok((path, text)),
         Err(error) => Err(of(&path, &error)),
     };
-    each_below(folder, ending, most, files)?.into_iter().map(read).collect()
+    each_below(folder, wanted, most, files)?.into_iter().map(read).collect()
 }
 
 /// The same, with why one of them cannot be read beside its path.
@@ -84,12 +88,12 @@ pub fn texts_below(folder: &Path, ending: &str, most: u64, files: usize) -> io::
 /// As [`texts_below`], of folders.
 pub fn each_below(
     folder: &Path,
-    ending: &str,
+    wanted: &Wanted<'_>,
     most: u64,
     files: usize,
 ) -> io::Result<Vec<(PathBuf, io::Result<String>)>> {
     let mut all = Vec::new();
-    collect(folder, ending, (most, files, DEPTH), &mut all)?;
+    collect(folder, wanted, (most, files, DEPTH), &mut all)?;
     Ok(all)
 }
 
@@ -99,7 +103,7 @@ fn of(path: &Path, error: &io::Error) -> io::Error {
 
 fn collect(
     folder: &Path,
-    ending: &str,
+    wanted: &Wanted<'_>,
     (most, files, depth): (u64, usize, usize),
     all: &mut Vec<(PathBuf, io::Result<String>)>,
 ) -> io::Result<()> {
@@ -111,14 +115,29 @@ fn collect(
         entries.push((entry.path(), entry.file_type().map_err(|error| of(folder, &error))?));
     }
     entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let is_mounted = entries.iter().any(|(path, kind)| kind.is_symlink() && path.ends_with("..data"));
     for (path, kind) in entries {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if is_mounted && name.starts_with("..") {
+            continue;
+        }
         if kind.is_dir() {
-            collect(&path, ending, (most, files, depth), all)?;
-        } else if kind.is_file() && path.extension().is_some_and(|end| end == ending) {
+            collect(&path, wanted, (most, files, depth), all)?;
+            continue;
+        }
+        let bad = |why: &str| Some(Err(io::Error::new(io::ErrorKind::InvalidInput, why)));
+        let leads_to = if kind.is_symlink() { path.metadata().ok().map(|there| there.file_type()) } else { Some(kind) };
+        let text = match (wanted(&name), leads_to) {
+            (_, Some(there)) if there.is_dir() => bad("is a link to a folder, which is not followed"),
+            (Ok(false), _) => None,
+            (Err(why), _) => bad(why),
+            (Ok(true), Some(there)) if !there.is_file() => bad("is no regular file"),
+            (Ok(true), _) => Some(read_text(&path, most)),
+        };
+        if let Some(text) = text {
             if all.len() == files {
                 return Err(too_many(format!("more than {files} files")));
             }
-            let text = read_text(&path, most);
             all.push((path, text));
         }
     }
@@ -194,6 +213,53 @@ mod tests {
         assert_eq!(read(&handed, 9).unwrap(), b"word");
         late.join().unwrap();
         assert_eq!((name(Path::new("-")), name(Path::new("a"))), ("standard input".into(), "a".into()));
+    }
+
+    #[test]
+    fn nothing_that_is_wanted_of_a_folder_is_passed_over() {
+        let wanted = |name: &str| match name {
+            "bad" => Err("is never read"),
+            name => Ok(name.ends_with(".rego")),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, at(name)).unwrap();
+        let found = || -> Vec<_> {
+            let all = each_below(folder.path(), &wanted, 9, 9).unwrap();
+            let said = |text: io::Result<String>| text.unwrap_or_else(|error| error.to_string());
+            let name = |path: &Path| path.strip_prefix(folder.path()).unwrap().display().to_string();
+            all.into_iter().map(|(path, text)| (name(&path), said(text))).collect()
+        };
+        let is = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        std::fs::write(elsewhere.path().join("b"), "b").unwrap();
+        std::fs::create_dir(at("in")).unwrap();
+        std::fs::write(at("in/a.rego"), "a").unwrap();
+        std::fs::write(at("other"), "passed over").unwrap();
+        link(&elsewhere.path().join("b"), "b.rego");
+        assert_eq!(found(), [is("b.rego", "b"), is("in/a.rego", "a")]);
+        assert!(std::process::Command::new("mkfifo").arg(at("c.rego")).status().unwrap().success());
+        link(elsewhere.path(), "d");
+        std::fs::write(at("bad"), "").unwrap();
+        link(Path::new("nowhere"), "e.rego");
+        let said = found();
+        assert_eq!(said[1], is("bad", "is never read"));
+        assert_eq!(said[2], is("c.rego", "is no regular file"));
+        assert_eq!(said[3], is("d", "is a link to a folder, which is not followed"));
+        assert!(said[4].0 == "e.rego" && said[4].1.contains("No such file"), "{said:?}");
+        assert!(texts_below(folder.path(), &wanted, 9, 9).unwrap_err().to_string().contains("bad: is never read"));
+    }
+
+    #[test]
+    fn a_folder_as_kubernetes_mounts_it_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("..2026_09_20")).unwrap();
+        std::fs::write(at("..2026_09_20/a.rego"), "a").unwrap();
+        std::os::unix::fs::symlink("..2026_09_20", at("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/a.rego", at("a.rego")).unwrap();
+        let all = texts_below(folder.path(), &|name| Ok(name.ends_with(".rego")), 9, 9).unwrap();
+        assert_eq!(all, [(at("a.rego"), "a".to_owned())]);
     }
 
     #[test]

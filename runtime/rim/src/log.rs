@@ -14,6 +14,14 @@ pub fn init(default: &str) {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| Escaped(io::stderr())).init();
 }
 
+/// Starts logging of a service: what it does itself, and of the libraries that strangers speak to their failures alone. Each connection
+/// could make them warn.
+pub fn init_service() {
+    init(SERVICE);
+}
+
+const SERVICE: &str = "info,h2=error,hyper=error,hyper_util=error,rustls=error,tower_http=error";
+
 /// Escapes what passes through it, but for the ends of lines.
 ///
 /// Each log event is one write, and its line ends with the event.
@@ -44,6 +52,16 @@ impl<W: Write> Write for Escaped<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_logs_what_it_does_and_not_what_strangers_make_its_libraries_say() {
+        EnvFilter::try_new(SERVICE).unwrap();
+        let said: Vec<_> = SERVICE.split(',').collect();
+        assert_eq!(said[0], "info");
+        for library in ["h2=error", "hyper=error", "rustls=error"] {
+            assert!(said.contains(&library), "{library}");
+        }
+    }
 
     #[test]
     fn a_logged_line_stays_one_harmless_line() {

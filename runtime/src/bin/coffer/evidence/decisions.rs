@@ -2,13 +2,12 @@
 //!
 //! Never: leaves out a decision that was made because it could not be written; the command fails in its place.
 
-use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use coffer_policies::decision_log::{Decided, MASKS, Mask, event};
+use coffer_rim::file;
 use coffer_verifier::{Appraisal, UnixTime, Verdict};
 use serde_json::Value;
 
@@ -65,8 +64,7 @@ impl DecisionLog {
             reasons: &reasons,
         };
         let line = format!("{}\n", event(&decided, &self.mask));
-        let open = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-        let written = open.and_then(|mut file| file.write_all(line.as_bytes()));
+        let written = file::append(path).and_then(|mut file| file.write_all(line.as_bytes()));
         written.class_while(Class::Config, format!("writing the decision to {}", path.display()))
     }
 }

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         }
     };
     // What an operator wants to know; `COFFER_LOG` or `RUST_LOG` says otherwise.
-    coffer_rim::log::init("info");
+    coffer_rim::log::init_service();
     let result = if rustls::crypto::aws_lc_rs::default_provider().install_default().is_ok() {
         match cli.command {
             Command::Init(args) => init::run(&args, cli.json),

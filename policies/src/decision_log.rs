@@ -1,9 +1,10 @@
 //! A decision as one line of a log, in the shape of OPA's events, so that what reads theirs reads ours; and what of it is left out.
 //!
-//! Takes identity and time from its caller, who has randomness and a clock. Never: writes; keeps a value that a mask names.
+//! Takes identity and time from its caller, who has randomness and a clock. Never: writes; keeps a value that a mask names, where it
+//! stands or in the words of a reason that quotes it.
 //! Source: OPA's documentation, "Decision Logs".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
 
@@ -76,9 +77,9 @@ impl Mask {
         true
     }
 
-    /// Takes what it names out of an event; true if it was there.
-    fn erase(&self, event: &mut Value) -> bool {
-        let Some((last, road)) = self.0.split_last() else { return false };
+    /// Takes what it names out of an event, and gives it, if it was there.
+    fn erase(&self, event: &mut Value) -> Option<Value> {
+        let (last, road) = self.0.split_last()?;
         let mut at = event;
         for part in road {
             let next = match at {
@@ -88,17 +89,14 @@ impl Mask {
             };
             match next {
                 Some(next) => at = next,
-                None => return false,
+                None => return None,
             }
         }
         match at {
-            Value::Object(fields) => fields.remove(last).is_some(),
+            Value::Object(fields) => fields.remove(last),
             // What follows keeps its place.
-            Value::Array(items) => {
-                let there = last.parse().ok().and_then(|at: usize| items.get_mut(at));
-                there.map(|there| *there = Value::Null).is_some()
-            }
-            _ => false,
+            Value::Array(items) => last.parse().ok().and_then(|at: usize| items.get_mut(at)).map(Value::take),
+            _ => None,
         }
     }
 }
@@ -128,12 +126,99 @@ pub fn event(decided: &Decided<'_>, masks: &[Mask]) -> Value {
     if let Some(input) = decided.input {
         event["input"] = input.clone();
     }
-    let erased: Vec<String> = masks.iter().filter(|mask| mask.erase(&mut event)).map(ToString::to_string).collect();
+    let (mut erased, mut values) = (Vec::new(), Quoted::default());
+    for mask in masks {
+        if let Some(value) = mask.erase(&mut event) {
+            erased.push(mask.to_string());
+            values.add(&value);
+        }
+    }
     if !erased.is_empty() {
         event["erased"] = json!(erased);
     }
+    let unseen = decided.input.is_none() && masks.iter().any(|mask| mask.0[0] == "input");
+    if let Some(Value::Array(reasons)) = event.pointer_mut("/result/deny") {
+        for reason in reasons {
+            let text = reason.as_str().map(|text| if unseen { without_digits(text) } else { values.masked(text) });
+            *reason = text.map_or(Value::Null, Value::from);
+        }
+    }
     event
 }
+
+/// Values that are masked, as a reason may quote them: the whole or a part of a long one, a short one as a word.
+#[derive(Default)]
+struct Quoted {
+    parts: HashSet<[u8; PART]>,
+    words: HashSet<String>,
+}
+
+impl Quoted {
+    fn add(&mut self, value: &Value) {
+        match value {
+            Value::Object(fields) => fields.values().for_each(|value| self.add(value)),
+            Value::Array(items) => items.iter().for_each(|item| self.add(item)),
+            Value::String(text) if text.len() >= PART => {
+                self.parts.extend(text.to_ascii_lowercase().as_bytes().array_windows::<PART>());
+            }
+            Value::String(text) => _ = self.words.insert(text.to_ascii_lowercase()),
+            Value::Number(number) => _ = self.words.insert(number.to_string()),
+            Value::Bool(_) | Value::Null => {}
+        }
+    }
+
+    fn masked(&self, text: &str) -> String {
+        let lower = text.to_ascii_lowercase();
+        let mut quotes = vec![false; text.len()];
+        for (at, part) in lower.as_bytes().windows(PART).enumerate() {
+            if self.parts.contains(part) {
+                quotes[at..at + PART].fill(true);
+            }
+        }
+        let is_inner = |c: char| c.is_alphanumeric();
+        for (at, word) in lower.split(|c| !is_inner(c)).map(|word| (offset(&lower, word), word)) {
+            if self.words.contains(word) {
+                quotes[at..at + word.len()].fill(true);
+            }
+        }
+        without(text, &quotes)
+    }
+}
+
+/// Of what nobody read, its long numbers: what is masked cannot be told from the rest.
+fn without_digits(text: &str) -> String {
+    let mut quotes = vec![false; text.len()];
+    for run in text.split(|c: char| !c.is_ascii_hexdigit()).filter(|run| run.len() >= PART) {
+        let at = offset(text, run);
+        quotes[at..at + run.len()].fill(true);
+    }
+    without(text, &quotes)
+}
+
+/// Where a part of a text begins in it.
+fn offset(text: &str, part: &str) -> usize {
+    part.as_ptr().addr() - text.as_ptr().addr()
+}
+
+/// The text, and one word in place of each run that is not to be read.
+fn without(text: &str, quotes: &[bool]) -> String {
+    let (mut said, mut before) = (String::new(), false);
+    for (at, c) in text.char_indices() {
+        let quoted = quotes[at..at + c.len_utf8()].contains(&true);
+        match (quoted, before) {
+            (false, _) => said.push(c),
+            (true, false) => said.push_str(MASKED),
+            (true, true) => {}
+        }
+        before = quoted;
+    }
+    said
+}
+
+/// So much of a value is the value: a chip is known by its first digits.
+const PART: usize = 8;
+/// What stands in its place.
+const MASKED: &str = "(masked)";
 
 /// Why JSON is no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -142,6 +227,9 @@ pub enum RecordError {
     /// What a verifier prints.
     #[error("it is what `coffer verify --json` prints, and neither a record nor an input")]
     Appraisal,
+    /// A line of a log of decisions, where an input is due.
+    #[error("it is a record of a decision, and an input is due")]
+    Record,
     /// Something else.
     #[error("it is neither a record of a decision nor an input of policies")]
     Other,
@@ -150,17 +238,33 @@ pub enum RecordError {
 impl RecordError {
     /// What helps.
     pub const fn hint(self) -> &'static str {
+        if matches!(self, Self::Record) {
+            return "give its `input`: `jq .input`; `coffer policy try --on LOG` asks about records themselves";
+        }
         "`coffer verify --decision-log FILE` writes records, and `coffer policy input` prints an input"
     }
 }
 
-/// Refuses as an input what a verifier prints of evidence: policies would find nothing in it that they look for.
+/// Refuses as an input what has none of the fields that inputs have, what a verifier prints of evidence, and a record: policies would
+/// find nothing in it that they look for.
 ///
 /// # Errors
-/// [`RecordError::Appraisal`].
+/// [`RecordError`].
 pub fn is_input(value: &Value) -> Result<(), RecordError> {
-    let is_appraisal = ["verdict", "reasons"].iter().all(|key| value.get(key).is_some());
-    if is_appraisal { Err(RecordError::Appraisal) } else { Ok(()) }
+    let known = |key: &String| fields().iter().any(|field| field.path.split(['.', '[']).nth(1) == Some(key));
+    if ["verdict", "reasons"].iter().all(|key| value.get(key).is_some()) {
+        Err(RecordError::Appraisal)
+    } else if is_record(value) {
+        Err(RecordError::Record)
+    } else if value.as_object().is_some_and(|object| object.keys().any(known)) {
+        Ok(())
+    } else {
+        Err(RecordError::Other)
+    }
+}
+
+fn is_record(value: &Value) -> bool {
+    value.get("decision_id").is_some() && value.get("result").is_some()
 }
 
 /// What a line of such a log, or a bare input, holds for a trial.
@@ -182,13 +286,9 @@ impl Recorded {
     /// # Errors
     /// [`RecordError`].
     pub fn of(mut value: Value) -> Result<Self, RecordError> {
-        let is_event = value.get("decision_id").is_some() && value.get("result").is_some();
-        if !is_event {
+        if !is_record(&value) {
             is_input(&value)?;
-            let known = |key: &String| fields().iter().any(|field| field.path.split(['.', '[']).nth(1) == Some(key));
-            let is_ours = value.as_object().is_some_and(|object| object.keys().any(known));
-            let record = Self { id: None, allow: None, input: Some(value), is_masked: false };
-            return if is_ours { Ok(record) } else { Err(RecordError::Other) };
+            return Ok(Self { id: None, allow: None, input: Some(value), is_masked: false });
         }
         let result = &value["result"];
         Ok(Self {
@@ -253,6 +353,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_masked_stands_in_no_reason_either() {
+        let chip = "d49554ec717f4e5b0fe6b143bca0404041ed5b0f".repeat(3);
+        let input = json!({"result": {"claims": {"report": {"chip_id": chip, "vmpl": 3}, "product": "Milan"}}});
+        let reasons = [
+            format!("chip-not-listed: found {chip}, expected a listed chip"),
+            format!("rego: no {}… here", &chip[..16].to_uppercase()),
+            format!("tail {}", &chip[40..52]),
+            "product: no Milan at level 3, Milano at 33".to_owned(),
+            "é: 10 chips are listed".to_owned(),
+        ];
+        let masks = ["/input/result/claims/report", "/input/result/claims/product"];
+        let masks = masks.map(|text| Mask::parse(text).unwrap());
+        let said = event(&decided(Some(&input), &[], &reasons), &masks);
+        let expected = json!([
+            "chip-not-listed: found (masked), expected a listed chip",
+            "rego: no (masked)… here",
+            "tail (masked)",
+            "product: no (masked) at level (masked), Milano at 33",
+            "é: 10 chips are listed"
+        ]);
+        assert_eq!(said["result"]["deny"], expected);
+        let unmasked = event(&decided(Some(&input), &[], &reasons), &[]);
+        assert_eq!(unmasked["result"]["deny"], json!(reasons));
+        // Of evidence that nobody believes there is no input to know the value from.
+        let said = event(&decided(None, &[], &reasons[..1]), &masks);
+        assert_eq!(said["result"]["deny"], json!([expected[0]]));
+    }
+
+    #[test]
     fn a_mask_that_names_no_field_is_known() {
         let names = |text: &str| Mask::parse(text).unwrap().names_a_field();
         for good in ["/input/now_unix", "/input/result/claims/report/chip_id", "/input/result/claims", "/result/deny"] {
@@ -273,9 +402,12 @@ mod tests {
         let appraisal = json!({"verdict": "accepted", "reasons": [], "claims": {}, "checks": []});
         assert_eq!(Recorded::of(appraisal.clone()), Err(RecordError::Appraisal));
         assert_eq!(is_input(&appraisal), Err(RecordError::Appraisal));
-        for other in [json!({}), json!([]), json!(1), json!({"a": {"result": 1}})] {
+        for other in [json!({}), json!([]), json!(1), json!("x"), json!({"a": {"result": 1}})] {
+            assert_eq!(is_input(&other), Err(RecordError::Other), "{other}");
             assert_eq!(Recorded::of(other), Err(RecordError::Other));
         }
+        let record = event(&decided(Some(&json!({"now_unix": 1})), &[], &[]), &[]);
+        assert_eq!(is_input(&record), Err(RecordError::Record));
         for input in [json!({"result": {}}), json!({"now_unix": 1})] {
             assert!(Recorded::of(input.clone()).is_ok() && is_input(&input).is_ok(), "{input}");
         }

@@ -132,7 +132,9 @@ impl PolicyError {
             Self::SeveralAllow { .. } => {
                 "keep `allow` in the package that decides, and call the others' rules something else"
             }
-            Self::Data { .. } => "let no data stand under the name of a rule",
+            Self::Data { .. } => {
+                "let no data stand under the name of a rule, and nothing but its own rules under `allow` and `deny` of the package that decides"
+            }
             Self::NoAllow { .. } => {
                 "give one package a rule `allow`: `coffer policy show snp` prints one about evidence, and `… release` one for a key broker"
             }

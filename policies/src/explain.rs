@@ -92,6 +92,8 @@ fn explain_here(name: &str, files: &[File], data: Option<&Json>, input: &Json) -
     let files: Vec<File> = files.iter().filter(|file| !is_test_file(&file.name)).cloned().collect();
     let policy = Policy::of(name, &files, data, [0; 32])?;
     let decision = policy.decide(input);
+    let by_rules = decision.allows();
+    let decision = decision.behind_what_was_said(input);
     let (mut engine, _, modules) = filled(name, &files, data)?;
     if let Err(error) = engine.set_input_json(&input.to_string()) {
         return Err(PolicyError::parse("input", &error));
@@ -101,7 +103,10 @@ fn explain_here(name: &str, files: &[File], data: Option<&Json>, input: &Json) -
     for (file, module) in files.iter().zip(&modules) {
         rules.extend(asking.rules(file, module, policy.package()));
     }
-    let decided_by = decided_by(&rules, decision.allows());
+    let mut decided_by = decided_by(&rules, by_rules);
+    if by_rules && !decision.allows() {
+        decided_by = vec![format!("input.result.status: {}", input["result"]["status"])];
+    }
     let values = values(&files, &modules, input);
     Ok(Explanation { decision, decided_by, rules, values, cut: asking.left == 0 })
 }
@@ -323,6 +328,10 @@ mod tests {
             assert_eq!(explained.decision, policy.decide(&input), "{input}");
             assert!(!explained.decided_by.is_empty() && !explained.cut, "{explained:#?}");
         }
+        // What was refused before a policy is asked is allowed by none.
+        let input = json!({"result": {"status": "contraindicated"}});
+        let refused = explain("p", &[File::new("p.rego", "package p\nallow := true")], None, &input).unwrap();
+        assert!(!refused.decision.allows() && refused.decided_by == ["input.result.status: \"contraindicated\""]);
     }
 
     #[test]

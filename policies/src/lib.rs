@@ -17,6 +17,7 @@ mod digest;
 mod engine;
 mod error;
 pub mod explain;
+pub mod folder;
 mod input;
 pub mod lint;
 mod nesting;

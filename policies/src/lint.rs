@@ -44,7 +44,10 @@ impl core::fmt::Display for Finding {
 /// Every kind of finding, and what it says.
 pub const FINDINGS: [(&str, &str); 10] = [
     ("parse", "the text is not Rego v1, calls what is not there, or is beyond what is evaluated here"),
-    ("no-allow", "no package, or more than one, has a rule `allow`; or data stands under a rule's name"),
+    (
+        "no-allow",
+        "no package, or more than one, has a rule `allow`; or something else gives a value to a rule: data, or another package under `allow` or `deny`",
+    ),
     ("allow-no-boolean", "a rule `allow` whose value is neither true nor false: it allows nothing"),
     ("unused-import", "an import that nothing uses"),
     ("unused-variable", "a local name that is given and never used"),

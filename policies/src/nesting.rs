@@ -12,6 +12,8 @@ pub(crate) const BRACKETS: usize = 24;
 pub(crate) const MINUSES: usize = 16;
 /// Operators and fields in a row.
 pub(crate) const OPERATORS: usize = 256;
+/// Imports of one text: each is compared with the others.
+pub(crate) const IMPORTS: usize = 256;
 /// Bytes that the parser reads at most, those that it reads again counted again.
 const WORK: u64 = 8 * POLICY_LIMIT as u64;
 
@@ -26,6 +28,8 @@ pub(crate) enum TooNested {
     Minuses,
     #[error("an expression has more than {OPERATORS} operators and fields")]
     Operators,
+    #[error("a file has more than {IMPORTS} imports")]
+    Imports,
 }
 
 /// Words after which an operand is awaited.
@@ -44,6 +48,7 @@ struct Level {
 struct Scan {
     levels: Vec<Level>,
     minuses: usize,
+    imports: usize,
     work: u64,
 }
 
@@ -57,7 +62,7 @@ pub(crate) fn look(text: &str) -> Result<(), (usize, TooNested)> {
 }
 
 fn scan(text: &[u8], at: &mut usize) -> Result<(), TooNested> {
-    let mut scan = Scan { levels: vec![Level { readings: 1, ..Level::default() }], minuses: 0, work: 0 };
+    let mut scan = Scan { levels: vec![Level { readings: 1, ..Level::default() }], minuses: 0, imports: 0, work: 0 };
     // Whether what stands before could be an operand, and without a gap.
     let (mut operand, mut gap) = (false, true);
     while let Some(&byte) = text.get(*at) {
@@ -105,6 +110,9 @@ fn scan(text: &[u8], at: &mut usize) -> Result<(), TooNested> {
                 let is_field = begun > 0 && text[begun - 1] == b'.';
                 let word = core::str::from_utf8(&text[begun..*at]).unwrap_or_default();
                 let is_keyword = !is_field && KEYWORDS.contains(&word);
+                if word == "import" && !is_field {
+                    scan.import()?;
+                }
                 if word == "in" && !is_field {
                     scan.operator(0)?;
                 } else if operand {
@@ -137,6 +145,11 @@ impl Scan {
         if self.levels.len() > 1 {
             self.levels.pop();
         }
+    }
+
+    fn import(&mut self) -> Result<(), TooNested> {
+        self.imports += 1;
+        if self.imports > IMPORTS { Err(TooNested::Imports) } else { Ok(()) }
     }
 
     /// An expression ends.
@@ -234,6 +247,10 @@ mod tests {
         ] {
             assert_eq!(found(&body), Some(TooNested::Operators), "{body}");
         }
+        let imports = |count: usize| "import data.a\n".repeat(count);
+        assert_eq!(found(&imports(IMPORTS)), None);
+        assert_eq!(found(&imports(IMPORTS + 1)), Some(TooNested::Imports));
+        assert_eq!(found(&format!("# {}\nx := input.import", imports(IMPORTS).replace('\n', " "))), None);
         assert_eq!(look("package x\n\nallow if ((((((((((((((((((((((((((1"), Err((3, TooNested::Brackets)));
     }
 

@@ -44,6 +44,16 @@ impl Decision {
         &self.reasons
     }
 
+    /// Of evidence that was refused before: no policy admits it.
+    #[must_use]
+    pub(crate) fn behind_what_was_said(mut self, input: &serde_json::Value) -> Self {
+        if input["result"]["status"] == "contraindicated" {
+            self.allow = false;
+            self.reasons.push("status: the typed stages refused it, which no policy changes".to_owned());
+        }
+        self
+    }
+
     fn no(reason: String) -> Self {
         Self { allow: false, reasons: vec![reason] }
     }
@@ -119,6 +129,7 @@ impl Policy {
                 return Err(PolicyError::NoAllow { name: name.into(), package });
             }
         };
+        alone(&modules, data, &package).map_err(|message| PolicyError::Data { name: name.into(), message })?;
         let deny = declares(&engine, "deny")?.contains(&package).then(|| format!("{package}.deny"));
         let allow = format!("{package}.allow");
         // The first question makes the engine analyse the rules: faults show here, and not at the first release.
@@ -288,6 +299,39 @@ fn beside(modules: &[Module], data: &serde_json::Value) -> Result<(), String> {
     Ok(())
 }
 
+/// Refuses what gives a value to the `allow` or `deny` of the package that decides and is no rule of its own: such a `deny` is not asked.
+fn alone(modules: &[Module], data: Option<&serde_json::Value>, deciding: &str) -> Result<(), String> {
+    let deciding = deciding.strip_prefix("data.").unwrap_or(deciding);
+    let Some(own) = modules.iter().map(syntax::package).find(|package| package.join(".") == deciding) else {
+        return Ok(());
+    };
+    for rule in ["allow", "deny"] {
+        let mut place = own.clone();
+        place.push(rule.to_owned());
+        let shown = place.join(".");
+        for module in modules {
+            let package = syntax::package(module);
+            if package.starts_with(&place) {
+                return Err(format!("package {} stands where rule {shown} does", package.join(".")));
+            }
+            // A rule of a package above: `t.deny contains …` in package a says something of a.t.deny.
+            let into = |head: &regorus::unstable::Expr| {
+                let path = package.iter().cloned().map(Some).chain([Some(syntax::first_name(head))]);
+                let path: Vec<syntax::Part> = path.chain(syntax::parts(head).1).collect();
+                let meets = |(at, part): (&syntax::Part, &String)| at.as_ref().is_none_or(|at| at == part);
+                path.iter().zip(&place).all(meets)
+            };
+            if package != own && module.policy.iter().any(|rule| into(syntax::refr(rule))) {
+                return Err(format!("a rule of package {} gives a value to {shown}", package.join(".")));
+            }
+        }
+        if place.iter().try_fold(data.unwrap_or(&serde_json::Value::Null), |at, part| at.get(part)).is_some() {
+            return Err(format!("it gives a value to {shown}"));
+        }
+    }
+    Ok(())
+}
+
 /// What a policy says against, within bounds: it goes into the audit trail, which is everybody's.
 fn said<'a>(count: usize, values: impl Iterator<Item = &'a Value>) -> Vec<String> {
     let mut reasons: Vec<String> = values.take(REASONS_LIMIT).map(reason).collect();
@@ -437,6 +481,33 @@ mod tests {
         let broken = [files[0].clone(), File::new("lib.rego", "package lib\n\nlisted(x) if no_such(x)")];
         let error = of(&broken, json!({})).map(|_| ()).unwrap_err();
         assert_eq!(error.place(), ("lib.rego", Some((3, 14))), "{error}");
+    }
+
+    #[test]
+    fn a_deny_that_is_no_rule_of_the_package_that_decides_is_refused_and_not_passed_over() {
+        let of = |texts: &[&str], data: Option<serde_json::Value>| {
+            let file = |(at, text): (usize, &&str)| File::new(format!("{at}.rego"), *text);
+            let files: Vec<File> = texts.iter().enumerate().map(file).collect();
+            Policy::of("t", &files, data.as_ref(), [0; 32]).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let allow = "package a.t\nallow := true";
+        for (text, what) in [
+            ("package a.t.deny\nx := 1", "package a.t.deny stands"),
+            ("package a.t.deny.more\nx contains 1", "package a.t.deny.more stands"),
+            ("package a.t.allow\nx := 1", "package a.t.allow stands"),
+            ("package a\nt.deny contains \"x\"", "rule of package a gives a value to a.t.deny"),
+            ("package a\nt.deny.x := 1", "rule of package a gives a value to a.t.deny"),
+            ("package a\nt[x] := [\"no\"] if some x in [\"deny\"]", "rule of package a gives a value to a.t."),
+        ] {
+            let said = of(&[allow, text], None).unwrap_err();
+            assert!(said.contains(what), "{text}: {said}");
+        }
+        for data in [json!({"a": {"t": {"deny": ["x"]}}}), json!({"a": {"t": {"deny": {}}}})] {
+            assert!(of(&[allow], Some(data.clone())).unwrap_err().contains("a value to a.t.deny"), "{data}");
+        }
+        for beside in ["package a.t.denied\nx := 1", "package deny\nx := 1", "package a.t\ndeny contains \"x\""] {
+            assert_eq!(of(&[allow, beside], Some(json!({"a": {"deny": 1, "t": {"more": 1}}}))), Ok(()), "{beside}");
+        }
     }
 
     #[test]

@@ -24,17 +24,10 @@ pub struct Tried {
 /// Asks a policy about one record; `against` in place of what was said then. None where it has no input to ask about.
 pub fn again(policy: &Policy, against: Option<&Policy>, at: &str, record: &Recorded) -> Option<Tried> {
     let input = record.input.as_ref()?;
-    let is_refused = input["result"]["status"] == "contraindicated";
-    let ask = |policy: &Policy| {
-        let decision = policy.decide(input);
-        let mut reasons = decision.reasons().to_vec();
-        if is_refused {
-            reasons.push("status: the typed stages refused it, which no policy changes".to_owned());
-        }
-        (decision.allows() && !is_refused, reasons)
-    };
-    let (after, reasons) = ask(policy);
-    let before = against.map(|against| ask(against).0).or(record.allow);
+    let ask = |policy: &Policy| policy.decide(input).behind_what_was_said(input);
+    let decision = ask(policy);
+    let (after, reasons) = (decision.allows(), decision.reasons().to_vec());
+    let before = against.map(|against| ask(against).allows()).or(record.allow);
     let id = record.id.clone().unwrap_or_else(|| at.to_owned());
     Some(Tried { id, before, after, reasons, masked: record.is_masked })
 }

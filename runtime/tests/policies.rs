@@ -34,6 +34,43 @@ pub fn write(folder: &Path, name: &str, text: &str) -> String {
 }
 
 #[test]
+fn a_folder_says_what_the_bundle_that_is_packed_from_it_says() {
+    let Some(root) = vectors::folder("snp") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let team = folder.path().join("team");
+    std::fs::create_dir_all(team.join("blk")).unwrap();
+    let rego =
+        "package gate\nallow := true\ndeny contains \"listed\" if data.blk.products[input.result.claims.product]\n";
+    write(&team, "gate.rego", rego);
+    write(&team, "blk/data.json", r#"{"products": {"Milan": true}}"#);
+    let bundle = folder.path().join("team.tar.gz");
+    let packed = Command::new("tar").arg("-C").arg(&team).arg("-czf").arg(&bundle).arg(".").status();
+    assert!(packed.unwrap().success());
+    let verify =
+        |policy: &Path| on(&root.join("milan-v2-kvm"), "report.bin", &["verify", "--policy", policy.to_str().unwrap()]);
+    for policy in [&bundle, &team] {
+        let output = verify(policy);
+        assert_eq!(output.status.code(), Some(6), "{}", text(&output));
+        assert!(text(&output).contains("listed"), "{}", text(&output));
+    }
+    // A text that is a link is read; what is no file, or would be data elsewhere, is refused by name.
+    std::fs::rename(team.join("gate.rego"), folder.path().join("gate.txt")).unwrap();
+    std::os::unix::fs::symlink("../gate.txt", team.join("gate.rego")).unwrap();
+    assert_eq!(verify(&team).status.code(), Some(6));
+    for (name, words) in [("data.yaml", "data stands in data.json"), ("more.REGO", "in lower case")] {
+        write(&team, name, "");
+        let output = verify(&team);
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+        assert!(text(&output).contains(name) && text(&output).contains(words), "{}", text(&output));
+        std::fs::remove_file(team.join(name)).unwrap();
+    }
+    assert!(Command::new("mkfifo").arg(team.join("more.rego")).status().unwrap().success());
+    let output = verify(&team);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("more.rego: is no regular file"), "{}", text(&output));
+}
+
+#[test]
 fn rego_behind_the_floor_only_refuses() {
     let Some(root) = vectors::folder("snp") else { return };
     let folder = tempfile::tempdir().unwrap();

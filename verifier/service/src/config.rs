@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coffer_kds::{KdsEntry, Services};
+use coffer_policies::folder::{self, Folder};
 use coffer_policies::lint::{Finding, is_test_file};
 use coffer_policies::typed::{Guests, lint_typed};
 use coffer_policies::{
-    Bundle, BundleError, BundleKey, BundleTrust, File, POLICY_LIMIT, Policy as Rego, Shipped, files_digest,
-    reads_as_built_in,
+    Bundle, BundleError, BundleKey, BundleTrust, File, POLICY_LIMIT, Policy as Rego, Shipped, reads_as_built_in,
 };
 use coffer_rim::settings::{self, Unreadable};
 use coffer_rim::{chain, input};
@@ -282,7 +282,10 @@ impl ConfigFile {
                 let shown = coffer_rim::foreign(name);
                 mistakes.push(format!("api_keys[{at}].name is \"{shown}\", {expected}"));
             }
-            if self.api_keys[..at].iter().any(|before| before.name == *name || before.sha256 == *sha256) {
+            if self.api_keys[..at]
+                .iter()
+                .any(|before| before.name == *name || before.sha256.eq_ignore_ascii_case(sha256))
+            {
                 mistakes.push(format!("api_keys[{at}] has a name or a digest that stands there before"));
             }
             let mut digest = [0; 32];
@@ -461,6 +464,10 @@ impl PolicyEntry {
             // Nothing is believed with a mistake: it is read for what else is wrong with it.
             Some(Err(())) => BundleTrust::SignatureWaived,
         };
+        if file.as_os_str().is_empty() {
+            mistakes.push(format!("policies.{name}.rego is empty: expected a file, a folder or a bundle"));
+            return None;
+        }
         let read = self.read_rego(name, &folder.join(file), trust);
         read.map_err(|why| mistakes.push(format!("policies.{name}.rego ({}): {why}", file.display()))).ok()
     }
@@ -473,19 +480,20 @@ impl PolicyEntry {
         };
         if path.is_dir() {
             no_bundle()?;
-            let texts = input::texts_below(path, "rego", POLICY_LIMIT as u64, REGO_FILES);
+            let texts = input::texts_below(path, &folder::is_part, POLICY_LIMIT as u64, REGO_FILES);
             let texts = texts.map_err(|error| error.to_string())?;
             // Called by where they lie in the folder, which may be another on the next machine.
             let named = |(file, text): (PathBuf, String)| {
-                File::new(file.strip_prefix(path).unwrap_or(&file).display().to_string(), text)
+                let below = file.strip_prefix(path).unwrap_or(&file).display().to_string();
+                (folder::data_folder(&below), File::new(below, text))
             };
-            let files: Vec<File> = texts.into_iter().map(named).collect();
+            let whole = Folder::of(texts.into_iter().map(named).collect());
+            let Folder { files, data, digest } = whole.map_err(|(file, why)| format!("{file}: {why}"))?;
             if files.is_empty() {
                 return Err("no .rego file is there".to_owned());
             }
-            let digest = files_digest(&files);
             let deciding: Vec<File> = files.into_iter().filter(|file| !is_test_file(&file.name)).collect();
-            return Rego::of(name, &deciding, None, digest).map_err(|error| chain(&error));
+            return Rego::of(name, &deciding, data.as_ref(), digest).map_err(|error| chain(&error));
         }
         let bytes = input::read(path, input::DOCUMENT).map_err(|error| error.to_string())?;
         if Bundle::is_one(&bytes) {

@@ -91,6 +91,20 @@ fn nobody_is_let_in_by_something_that_was_left_out() {
 }
 
 #[test]
+fn what_is_empty_is_no_file_and_a_digest_is_one_in_either_case() {
+    let found = mistakes(|file| {
+        let empty = PolicyEntry { rego: Some("".into()), floor: Some(String::new()), ..PolicyEntry::default() };
+        file.policies.insert("empty".into(), empty);
+        let again = file.api_keys[0].sha256.to_uppercase();
+        file.api_keys.push(KeyEntry { name: "second".into(), sha256: again });
+    });
+    for words in ["policies.empty.rego is empty", "policies.empty.floor is empty", "api_keys[1] has a name or a digest"]
+    {
+        assert!(found.iter().any(|one| one.contains(words)), "{words}: {found:?}");
+    }
+}
+
+#[test]
 fn amds_own_root_is_none_of_a_simulators() {
     let amd = coffer_verifier::amd_root(coffer_verifier::abi::ProductLine::Milan).to_string();
     let found = mistakes(|file| {
@@ -158,8 +172,13 @@ fn rego_is_a_file_a_folder_or_a_bundle_and_a_key_demands_a_signature() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (file, _) = config(folder.path());
-    for name in ["team/below", "empty"] {
+    for name in ["team/below", "empty", "yaml", "ruled/gate"] {
         std::fs::create_dir_all(at(name)).unwrap();
+    }
+    // Data beside the texts is part of the policy.
+    for (name, data, text) in [("yaml", "data.yaml", "a: 1"), ("ruled", "gate/data.json", r#"{"allow": true}"#)] {
+        std::fs::copy(at("gate.rego"), at(name).join("gate.rego")).unwrap();
+        std::fs::write(at(name).join(data), text).unwrap();
     }
     std::fs::copy(at("gate.rego"), at("team/gate.rego")).unwrap();
     let helper = "package gate_test\nimport data.gate\ntest_a if gate.allow with input as {}\n";
@@ -189,6 +208,8 @@ fn rego_is_a_file_a_folder_or_a_bundle_and_a_key_demands_a_signature() {
         (Some("none"), None, "policies.team.rego (none): "),
         (Some("sends.rego"), None, "policy team, line 6, column 5: http.send is not available to policies"),
         (Some("empty"), None, "no .rego file is there"),
+        (Some("yaml"), None, "data.yaml: is not read: data stands in data.json"),
+        (Some("ruled"), None, "it gives a value to rule allow"),
         (Some("bytes"), None, "neither text nor a bundle"),
         (Some("team.tar.gz"), Some("key.pem"), "it has no .signatures.json, and a key is given"),
         (Some("team.tar.gz"), Some("none"), "bundle_key (none): "),

@@ -1,14 +1,14 @@
 //! Rego that a command line names: a word for one that comes with Coffer, a file, a folder, or a bundle.
 //!
-//! Reads files, and nothing that they name. Never: follows a symbolic link inside a folder, reads more than a policy may have.
+//! Reads files, and nothing that they name. Never: passes over a part of a policy in a folder, reads more than a policy may have.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use coffer_policies::folder::{self, Folder};
 use coffer_policies::lint::is_test_file;
 use coffer_policies::{
     BUNDLE_LIMIT, Bundle, BundleError, BundleKey, BundleTrust, File, POLICY_LIMIT, Policy, PolicyError, Shipped,
-    files_digest,
 };
 use coffer_rim::input;
 use coffer_verifier::UnixTime;
@@ -71,7 +71,7 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>, CliError> {
     if path.is_dir() {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let message = format!("{} is a folder, and a bundle is one file", path.display());
-        let texts = input::each_below(path, "rego", POLICY_LIMIT as u64, FILES);
+        let texts = input::each_below(path, &|name| Ok(name.ends_with(".rego")), POLICY_LIMIT as u64, FILES);
         if texts.is_ok_and(|texts| texts.is_empty()) {
             return Err(CliError::new(Class::Config, format!("{message}; no .rego file is in it to pack either"))
                 .hint("name the .tar.gz of a folder that a policy is in"));
@@ -181,9 +181,9 @@ fn is_typed(path: &Path) -> bool {
     !is_rego(path) && !is_strict(path)
 }
 
-/// The word, where no file of that name is there.
+/// The word, whatever lies there: `--policy strict` judges by what comes with Coffer. A file of that name is `./strict`.
 fn is_strict(path: &Path) -> bool {
-    path == Path::new("strict") && !path.exists()
+    path == Path::new("strict")
 }
 
 fn is_bundle(path: &Path) -> bool {
@@ -250,6 +250,9 @@ pub fn load(paths: &[PathBuf], bundles: &Bundles) -> Result<Loaded, CliError> {
     gathered(paths, bundles, &mut |path, error| Err(error).class_while(Class::Config, path.display()))
 }
 
+/// Files, and of data where it stands.
+type Parts = Vec<(Option<String>, File)>;
+
 fn gathered(paths: &[PathBuf], bundles: &Bundles, no_text: &mut NoText<'_>) -> Result<Loaded, CliError> {
     if let [path] = paths
         && is_bundle(path)
@@ -268,10 +271,10 @@ fn gathered(paths: &[PathBuf], bundles: &Bundles, no_text: &mut NoText<'_>) -> R
         let message = format!("{}: a bundle is a policy by itself, and stands beside no other file", bundle.display());
         return Err(CliError::new(Class::Usage, message));
     }
-    let (mut files, mut left_out) = (Vec::new(), false);
-    let mut add = |path: &Path, text: io::Result<String>, files: &mut Vec<File>| match text {
+    let (mut parts, mut left_out) = (Vec::new(), false);
+    let mut add = |path: &Path, data: Option<String>, text: io::Result<String>, parts: &mut Parts| match text {
         Ok(text) => {
-            files.push(File::new(path.display().to_string(), text));
+            parts.push((data, File::new(path.display().to_string(), text)));
             Ok(())
         }
         Err(error) => {
@@ -283,7 +286,8 @@ fn gathered(paths: &[PathBuf], bundles: &Bundles, no_text: &mut NoText<'_>) -> R
         match shipped(path) {
             Some(shipped) => {
                 let tests = shipped.name.replace(".rego", "_test.rego");
-                files.extend([File::new(shipped.name, shipped.text), File::new(tests, shipped.tests)]);
+                let texts = [File::new(shipped.name, shipped.text), File::new(tests, shipped.tests)];
+                parts.extend(texts.map(|file| (None, file)));
             }
             None if is_strict(path) => {
                 let message = "strict is a typed policy (TOML) that comes with Coffer, and no Rego";
@@ -297,19 +301,37 @@ fn gathered(paths: &[PathBuf], bundles: &Bundles, no_text: &mut NoText<'_>) -> R
                     .hint("`coffer policy lint` looks at it, and `coffer verify --policy` judges by it"));
             }
             None if path.is_dir() => {
-                let left = FILES.saturating_sub(files.len());
-                for (path, text) in input::each_below(path, "rego", POLICY_LIMIT as u64, left).class(Class::Config)? {
-                    add(&path, text, &mut files)?;
+                let left = FILES.saturating_sub(parts.len());
+                let found = input::each_below(path, &folder::is_part, POLICY_LIMIT as u64, left);
+                for (file, text) in found.class(Class::Config)? {
+                    let below = file.strip_prefix(path).unwrap_or(&file).to_string_lossy().into_owned();
+                    add(&file, folder::data_folder(&below), text, &mut parts)?;
                 }
             }
-            None => add(path, input::read_text(path, POLICY_LIMIT as u64), &mut files)?,
+            None => add(path, None, input::read_text(path, POLICY_LIMIT as u64), &mut parts)?,
         }
     }
+    let Folder { files, data, digest } = Folder::of(parts).map_err(|(file, why)| {
+        CliError::new(Class::Config, format!("{file}: {why}"))
+            .hint("data.json holds what `data` has below its folder, in one place each")
+    })?;
     if files.is_empty() && !left_out {
         let named = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         return Err(CliError::new(Class::Config, format!("{named}: no .rego file is there")));
     }
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-    let digest = files_digest(&files);
-    Ok(Loaded { name: names.join(", "), files, data: None, digest, revision: None, signed_at: None })
+    Ok(Loaded { name: names.join(", "), files, data, digest, revision: None, signed_at: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_a_word_and_a_file_of_that_name_has_a_path() {
+        assert!(is_strict(Path::new("strict")) && !is_typed(Path::new("strict")));
+        for file in ["./strict", "a/strict", "strict.toml"] {
+            assert!(!is_strict(Path::new(file)), "{file}");
+        }
+    }
 }

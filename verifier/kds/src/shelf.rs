@@ -164,7 +164,13 @@ impl Kds {
             };
             match kept {
                 Ok(_) => done.items.push(item),
-                Err(unfit) => done.refused.push((path, unfit)),
+                Err(unfit) => {
+                    // A list that is looked at for both services is said once.
+                    let refused = (path, unfit);
+                    if !done.refused.contains(&refused) {
+                        done.refused.push(refused);
+                    }
+                }
             }
         }
         Ok(done)
@@ -246,11 +252,20 @@ fn content(path: &Path, bytes: &[u8]) -> Result<Content, Unfit> {
         let is_list = Look::of(bytes) == Look::RevocationList;
         return Err(if is_list { of_list } else { refused }.into());
     }
-    // Which service has a list, only its place tells.
-    let of_vlek = path.components().any(|part| part.as_os_str() == "vlek");
-    let key = if of_vlek { SigningKey::Vlek } else { SigningKey::Vcek };
-    let item = |list: &Crl| Some((Item::Crl { product: list.product()?, key }, list.der().to_vec()));
-    Ok(Content { certificates, lists: list.crls().filter_map(item).collect() })
+    // Which service has a list, only its place tells. Where that does not, it is kept for both: its root signs for both, and what nobody
+    // keeps protects nobody.
+    let is_below = |name: &str| path.components().any(|part| part.as_os_str() == name);
+    let keys: &[_] = match (is_below("vcek"), is_below("vlek")) {
+        (_, true) => &[SigningKey::Vlek],
+        (true, false) => &[SigningKey::Vcek],
+        (false, false) => &[SigningKey::Vcek, SigningKey::Vlek],
+    };
+    let items = |list: &'_ Crl| -> Vec<_> {
+        let product = list.product().into_iter();
+        product.flat_map(|product| keys.iter().map(move |key| Item::Crl { product, key: *key })).collect()
+    };
+    let of = |list: &Crl| items(list).into_iter().map(|item| (item, list.der().to_vec())).collect::<Vec<_>>();
+    Ok(Content { certificates, lists: list.crls().flat_map(of).collect() })
 }
 
 /// Which file brought what an item begins with: a leaf, or the intermediate of a chain.

@@ -105,20 +105,23 @@ async fn a_site_without_a_network_takes_amds_names_and_ours() {
     }
     let dead = Service::new(|_, _| Some(Reply::Status(500, ""))).await;
     let report = report(MILAN);
-    for (from, refused) in [(amd.path(), 0), (ours.path(), 1)] {
+    // A list that does not say which service gave it is there for both.
+    for (from, items, refused) in [(amd.path(), 3, 0), (ours.path(), 4, 1)] {
         let kept = tempfile::tempdir().unwrap();
         let kds = Kds::open(dead.options().kept_in(kept.path()).offline()).unwrap();
         let done = kds.import(&[from.to_owned()], NOW).await.unwrap();
-        assert_eq!((done.items.len(), done.refused.len()), (3, refused), "{done:?}");
+        assert_eq!((done.items.len(), done.refused.len()), (items, refused), "{done:?}");
+        let of_vlek = kds.get(&[Item::Crl { product: MILAN, key: SigningKey::Vlek }], NOW).await;
+        assert_eq!(of_vlek.endorsements.crls().len(), items - 3);
         assert!(holds(&report, &collect(&kds, &report).await));
         // And out again, and in again.
         let out = tempfile::tempdir().unwrap();
-        assert_eq!(kds.export(out.path(), NOW).await.unwrap().files.len(), 3);
+        assert_eq!(kds.export(out.path(), NOW).await.unwrap().files.len(), items);
         assert_eq!(fs::read(out.path().join("vcek/v1/Milan/crl")).unwrap(), list);
-        assert_eq!(files(out.path()).len(), 3);
+        assert_eq!(files(out.path()).len(), items);
         let third = tempfile::tempdir().unwrap();
         let kds = Kds::open(dead.options().kept_in(third.path()).offline()).unwrap();
-        assert_eq!(kds.import(&[out.path().to_owned()], NOW).await.unwrap().items.len(), 3);
+        assert_eq!(kds.import(&[out.path().to_owned()], NOW).await.unwrap().items.len(), items);
         assert!(holds(&report, &collect(&kds, &report).await));
     }
     assert_eq!(dead.asked(""), 0);

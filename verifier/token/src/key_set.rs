@@ -1,6 +1,11 @@
 //! The set, and its file: JSON, mode 0600, replaced whole.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coffer_rim::{file::Writer, input};
@@ -99,6 +104,17 @@ impl KeySet {
         Ok(Self { signing: self.next, next: TokenKey::generate()?, retired })
     }
 
+    /// The same in its file. Two that rotate at once do so after each other: no key that the other made, or retired, is lost.
+    ///
+    /// # Errors
+    /// [`KeySetError`]; what is there stays.
+    pub fn rotate_in(path: &Path, now: UnixTime) -> Result<Self, KeySetError> {
+        let _held = locked(path)?;
+        let set = Self::read(path)?.rotate(now)?;
+        set.write_over(path)?;
+        Ok(set)
+    }
+
     /// The key that signs.
     pub const fn signing(&self) -> &TokenKey {
         &self.signing
@@ -186,6 +202,31 @@ impl KeySet {
     }
 }
 
+/// The lock of the file that lies there, which goes with what is given. Whoever held it before may have put another in its place.
+fn locked(path: &Path) -> io::Result<fs::File> {
+    let until = Instant::now() + LOCKED;
+    loop {
+        let file = input::open(path)?;
+        match file.try_lock() {
+            Ok(()) => {
+                let (held, there) = (file.metadata()?, fs::metadata(path)?);
+                if (held.dev(), held.ino()) == (there.dev(), there.ino()) {
+                    return Ok(file);
+                }
+            }
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another program rotates it"));
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+/// How long another rotation is waited for.
+const LOCKED: Duration = Duration::from_secs(10);
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -210,12 +251,27 @@ struct RetiredEntry {
 mod tests {
     use coffer_verifier::ear::thumbprint;
 
-    use std::os::unix::fs::MetadataExt as _;
-
     use super::*;
 
     const NOW: UnixTime = UnixTime(1_789_862_400);
     const LISTED: i64 = 86_400 + 600;
+
+    #[test]
+    fn of_rotations_at_once_none_loses_what_another_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys.json");
+        let first = KeySet::generate().unwrap();
+        first.write_new(&path).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| KeySet::rotate_in(&path, NOW).unwrap());
+            }
+        });
+        let set = KeySet::read(&path).unwrap();
+        assert_eq!(set.retired.len(), 8);
+        assert!(set.retired.iter().any(|one| one.public == *first.signing().public()));
+        assert!(set.retired.iter().any(|one| one.public == *first.next.public()));
+    }
 
     #[test]
     fn the_next_key_is_listed_before_it_signs_and_the_last_until_its_tokens_ended() {

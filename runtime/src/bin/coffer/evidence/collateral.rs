@@ -78,7 +78,7 @@ fn now() -> UnixTime {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Each item is said: fetched, updated (in place of one that was kept), kept (it was here). Exit status: 0 all of it is kept, 1 the service \
-has none of it, 5 an answer is not authentic, or a report simulated, 7 the service does not answer.
+has none of it, 3 a file cannot be read, 5 an answer is not authentic, or a report simulated, 7 the service does not answer.
 
 Examples:
   coffer collateral fetch report.bin other.bin

@@ -44,8 +44,7 @@ pub struct RotateArgs {
 
 /// Rotates.
 pub fn rotate(args: &RotateArgs, context: &Context) -> Result<ExitCode, CliError> {
-    let set = read(&args.file)?.rotate(now()).map_err(|error| failed(&args.file, &error))?;
-    set.write_over(&args.file).map_err(|error| failed(&args.file, &error))?;
+    let set = KeySet::rotate_in(&args.file, now()).map_err(|error| failed(&args.file, &error))?;
     print(&args.file, &set, context);
     Ok(ExitCode::SUCCESS)
 }

@@ -63,6 +63,9 @@ impl OwnGuest {
                         (Counter::Replace(head), rest)
                     }
                 };
+                if body.is_empty() {
+                    return Err(Refusal::field("body", "what is to be sealed; nothing at all is not"));
+                }
                 let broker = self.broker_for(&[policy]).await?;
                 sealed(self.means(broker.as_ref()).seal(policy, &context, counter, body).await)
             }

@@ -232,7 +232,7 @@ fn strangers_at_the_port_of_owners_keep_no_owner_out() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let answered = runtime.block_on(async {
         let mut answered = Vec::new();
-        for _ in 0..6 {
+        for _ in 0..4 {
             let stream = tokio::net::TcpStream::connect(&address).await?;
             let identity = Identity::generate("stranger")?;
             answered

@@ -121,9 +121,8 @@ impl Fault for ProveError {
             Self::Nobody(_) => Class::Usage,
             Self::Identity(_) => Class::Internal,
             Self::Unreachable { .. } => Class::Unreachable,
-            Self::NotOfThisConnection { .. } => Class::NotAuthentic,
             Self::NotAdmitted { findings, .. } if findings.appraisal.verdict() == Verdict::Refused => Class::Refused,
-            Self::NotAdmitted { .. } => Class::NotAuthentic,
+            Self::NotOfThisConnection { .. } | Self::NotAdmitted { .. } => Class::NotAuthentic,
         }
     }
 
@@ -150,8 +149,9 @@ impl Fault for ProveError {
 fn of_silence(error: &OwnerError) -> Hint {
     match error {
         OwnerError::Name(_) => "check the name, and that this machine can resolve it".into(),
-        OwnerError::Dial(_) => Hint::PublishForOwners,
-        OwnerError::Connect(ConnectError::KeyNotTaken(_) | ConnectError::Facts(_)) => Hint::PublishForOwners,
+        OwnerError::Dial(_) | OwnerError::Connect(ConnectError::KeyNotTaken(_) | ConnectError::Facts(_)) => {
+            Hint::PublishForOwners
+        }
         OwnerError::Connect(error) if error.alert().is_some() => Hint::PublishForOwners,
         _ => "something answered and hung up: it is no port for owners, or all places of its owners are taken, of which each has some".into(),
     }

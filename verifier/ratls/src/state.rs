@@ -353,6 +353,17 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_a_request_under_way_is_not_idle() {
+        let state = Arc::new(state().0);
+        assert!(state.is_idle());
+        let (one, other) = (state.begin(), state.begin());
+        drop(one);
+        assert!(!state.is_idle());
+        drop(other);
+        assert!(state.is_idle());
+    }
+
+    #[test]
     fn where_the_key_says_who_is_known_an_answer_makes_nobody_so() {
         let report_data = coffer_verifier::abi::ReportData::new([0; 64]);
         for known in [true, false] {

@@ -300,7 +300,8 @@ impl Server {
         }
         drop(view);
         // The configuration's owners are the way back in: nobody else takes their places.
-        let shares = KeyShares { each: OF_AN_OPERATOR, kept: config.admins.keys().copied().collect() };
+        let shares =
+            KeyShares { each: OF_AN_OPERATOR, kept: config.admins.keys().copied().collect(), ..KeyShares::default() };
         let admitted = Operators::new(std::mem::take(&mut config.admins), stored, config.local.take());
         let listed = admitted.list();
         let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Listed(listed.clone()), ALPN_ADMIN)?;

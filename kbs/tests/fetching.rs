@@ -22,7 +22,7 @@ fn names(service: &Service) -> impl FnOnce(&mut ConfigFile) + use<> {
     let simulated_service = Some(service.base.to_string());
     move |config| {
         config.tenants.entry(TENANT.into()).or_default().simulated_anchors = vec![anchor().to_string()];
-        config.kds = Some(KdsEntry { service: None, simulated_service });
+        config.kds = Some(KdsEntry { simulated_service, ..KdsEntry::default() });
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Takes the text, gives every finding with its line. Trusts nothing in it. Never: says that a policy without findings is a good one.
 
+mod mistakes;
 mod places;
 #[cfg(test)]
 mod tests;
@@ -9,9 +10,9 @@ mod tests;
 use coffer_verifier::abi::{ChipId, HostData, KeyDigest, Measurement, PolicyBit, ProductLine};
 use coffer_verifier::said::plain;
 use coffer_verifier::{
-    Accept, BitRule, EvidencePolicy, MaxAge, Pair, PolicyFileError, SignerRule, TcbMinimum, TcbRule,
+    Accept, BitRule, EvidencePolicy, Look, MaxAge, Pair, PolicyFileError, SignerRule, TcbMinimum, TcbRule,
 };
-use toml::{Table, Value};
+use toml::Table;
 
 use crate::lint::Finding;
 use places::Places;
@@ -83,6 +84,11 @@ impl Lint<'_> {
         let document: Table = match toml::from_str(text) {
             Ok(document) => document,
             Err(error) => {
+                let look = Look::of(text.as_bytes());
+                if !matches!(look, Look::Text | Look::Empty) {
+                    let more = if look == Look::Tar { ": pack a bundle with `tar -z`" } else { "" };
+                    return self.say((1, 1), "mistake", format!("{look} where a policy (TOML) is due{more}"));
+                }
                 let start = error.span().map_or(0, |span| span.start);
                 self.say(self.places.byte(start), "mistake", plain(error.message()));
                 return;
@@ -102,37 +108,6 @@ impl Lint<'_> {
         match error {
             PolicyFileError::Contradiction { denied, .. } => self.at(&[denied], "mistake", said(error)),
             _ => self.say((1, 1), "mistake", said(error)),
-        }
-    }
-
-    fn key(&mut self, key: &str, value: &Value) {
-        let why = |value: Value| {
-            let others = [("measurements".to_owned(), "any".into()), (key.to_owned(), value)];
-            EvidencePolicy::from_toml(&Table::from_iter(others).to_string()).err()
-        };
-        match value {
-            Value::Table(_) if let Some(error) = why(Value::Table(Table::new())) => {
-                self.at(&[key], "mistake", said(&error));
-            }
-            Value::Table(inner) => {
-                for (name, value) in inner {
-                    if let Some(error) = why(Value::Table(Table::from_iter([(name.clone(), value.clone())]))) {
-                        self.at(&[key, name], "mistake", said(&error));
-                    }
-                }
-            }
-            Value::Array(items) if items.iter().any(Value::is_table) => {
-                for (number, item) in items.iter().enumerate() {
-                    if let Some(error) = why(Value::Array(vec![item.clone()])) {
-                        self.say(self.places.item(key, number), "mistake", said(&error));
-                    }
-                }
-            }
-            other => {
-                if let Some(error) = why(other.clone()) {
-                    self.at(&[key], "mistake", said(&error));
-                }
-            }
         }
     }
 

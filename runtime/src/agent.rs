@@ -79,7 +79,7 @@ fn broke_off(status: &tonic::Status) -> Option<Failure> {
     std::error::Error::source(status)?;
     let failure = Failure::new(Class::Unreachable, "the line to the box's guest broke off");
     Some(failure.hint(
-        "the box has ended, or its guest: `coffer ps -a` says how, `coffer logs --console` what its guest said last",
+        "the box has ended, or its guest: on its host `coffer ps -a` says how, `coffer logs --console` what its guest said last",
     ))
 }
 
@@ -87,7 +87,7 @@ fn broke_off(status: &tonic::Status) -> Option<Failure> {
 fn silent(status: &tonic::Status, failure: Failure) -> Failure {
     match status.code() {
         tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => failure.hint(
-            "the box ends, or its guest is too busy: `coffer ps -a` says whether it runs, `coffer logs --console` what its guest said",
+            "the box ends, or its guest is too busy: on its host `coffer ps -a` says whether it runs, `coffer logs --console` what its guest said",
         ),
         _ => failure,
     }

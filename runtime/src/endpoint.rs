@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +25,10 @@ use rustls::AlertDescription;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+/// What it means that evidence is not of the connection that it came on.
+pub const SOMEBODY_BETWEEN: &str =
+    "somebody stands between you and the guest, or shows evidence that was made for others";
 
 /// What the address begins with at which owners reach a guest.
 pub const OWNERS_SCHEME: &str = "coffer://";
@@ -92,6 +97,14 @@ impl Address {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         let _ = stream.set_nodelay(true);
         Ok(stream)
+    }
+
+    /// The addresses of its name.
+    ///
+    /// # Errors
+    /// The resolver's.
+    pub async fn resolved(&self) -> io::Result<Vec<SocketAddr>> {
+        Ok(tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect())
     }
 }
 
@@ -241,8 +254,7 @@ impl From<EndpointError> for Failure {
                 (Class::Unreachable, None, Some("is it the port of a guest, or of a TLS server?"))
             }
             EndpointError::NotOfThisConnection { refusal, .. } => {
-                let hint = "somebody stands between you and the guest, or shows evidence that was made for others";
-                (Class::NotAuthentic, Some(refusal.code), Some(hint))
+                (Class::NotAuthentic, Some(refusal.code), Some(SOMEBODY_BETWEEN))
             }
             EndpointError::NoEvidence { .. } => {
                 let hint =

@@ -20,6 +20,7 @@ use coffer_verifier::{
     ExpectedReportData, TrustAnchors, UnixTime, Verifier, abi::ReportData, evidence::Evidence,
 };
 
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::endpoint::Address;
@@ -186,6 +187,9 @@ pub enum OwnerError {
     /// The guest's port was not reached.
     #[error(transparent)]
     Line(#[from] VsockError),
+    /// There is no such name.
+    #[error("no address of that name is known here")]
+    Name(#[source] io::Error),
     /// Nobody answers at its address.
     #[error("nobody answers there")]
     Dial(#[source] io::Error),
@@ -206,8 +210,25 @@ pub enum Place {
     Elsewhere(Address),
 }
 
-/// How long an address may take to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long each address of a name may take to answer, and the name to be found.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The first address that answers.
+async fn dial(address: &Address) -> Result<TcpStream, OwnerError> {
+    let late = |_| Err(io::ErrorKind::TimedOut.into());
+    let all = timeout(PATIENCE, address.resolved()).await.unwrap_or_else(late).map_err(OwnerError::Name)?;
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    for one in all {
+        match timeout(PATIENCE, TcpStream::connect(one)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(OwnerError::Dial(last))
+}
 
 /// Connects to an agent and has its guest's evidence judged. What was found stays in `appraiser`.
 ///
@@ -224,9 +245,7 @@ pub async fn connect(
             connect_and_verify(stream, identity, Purpose::Control, appraiser).await?
         }
         Place::Elsewhere(address) => {
-            let dialled = timeout(PATIENCE, address.dial()).await;
-            let stream = dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(OwnerError::Dial)?;
-            connect_and_verify(stream, identity, Purpose::Control, appraiser).await?
+            connect_and_verify(dial(address).await?, identity, Purpose::Control, appraiser).await?
         }
     })
 }

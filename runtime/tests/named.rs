@@ -277,6 +277,29 @@ fn a_vlek_is_the_providers_to_give_and_no_service_is_named_for_it() {
 }
 
 #[test]
+fn a_certificate_table_is_known_wherever_it_is_named() {
+    let place = Place::new();
+    place.evidence(" --vlek");
+    let (report, table) = ("evidence/report.bin", "evidence/cert_table.bin");
+    let believed = "--no-crl --allow-simulated --anchor evidence/ark.pem";
+    place.says(&format!("verify {report} {believed} --cert-table {table}"), 0, &["accepted; SIMULATED"]);
+    fs::create_dir(place.path().join("beside")).unwrap();
+    fs::copy(place.path().join(table), place.path().join("beside/certs.bin")).unwrap();
+    place.says(&format!("verify {report} {believed} --certs beside"), 5, &["passed over certs.bin", "cert_table.bin"]);
+    fs::rename(place.path().join("beside/certs.bin"), place.path().join("beside/cert_table.bin")).unwrap();
+    place.says(&format!("verify {report} {believed} --certs beside"), 0, &["accepted"]);
+    place.says(&format!("verify {report} --vcek {table}"), 3, &["a certificate table where", "--cert-table FILE"]);
+    place.says(
+        &format!("verify {report} --cert-table {report}"),
+        3,
+        &["an attestation report, and no certificate table"],
+    );
+    place.says(&format!("report show {table}"), 3, &["a certificate table, length", "--cert-table FILE"]);
+    let import = "collateral import --allow-simulated --anchor evidence/ark.pem";
+    place.says(&format!("{import} {table}"), 0, &["imported", "VLEK"]);
+}
+
+#[test]
 fn whoever_has_nothing_to_try_is_told_so() {
     let place = Place::new();
     place.evidence("");

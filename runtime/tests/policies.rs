@@ -305,7 +305,8 @@ fn a_decision_is_logged_without_what_is_masked_and_tried_again() {
     let said = coffer(&["policy", "try", &yes, "--on", &broken]);
     assert!(said.status.code() == Some(3) && text(&said).contains("broken.jsonl:2"), "{}", text(&said));
     // What cannot be written is not said either.
-    let nowhere = on(&milan, "report.bin", &["verify", "--decision-log", "/nonexistent/log"]);
+    let nowhere = folder.path().join("none/log");
+    let nowhere = on(&milan, "report.bin", &["verify", "--decision-log", nowhere.to_str().unwrap()]);
     assert!(nowhere.status.code() == Some(3) && !text(&nowhere).contains("accepted"), "{}", text(&nowhere));
     assert_eq!(
         on(&milan, "report.bin", &["verify", "--decision-log", log, "--mask", "/labels"]).status.code(),

@@ -6,23 +6,30 @@ use std::{
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::Command,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use coffer_guest_proto::{StateRequest, control_client::ControlClient};
-use coffer_ratls::{Appraiser, AttestedConnection, Identity, Purpose, Refusal, connect_and_verify};
+use coffer_ratls::{
+    Appraiser, AttestationService, AttestedConnection, Attester, AttesterError, ClientRule, Identity, Purpose, Refusal,
+    ServeLimits, ServerTls, connect_and_verify, serve,
+};
+use coffer_runtime::owner_access;
 use coffer_tests::{
     World,
     image::without_a_machine,
     process::{Finished, binary, run, says},
     services::Registry,
 };
-use coffer_verifier::{Evidence, abi::ReportData};
+use coffer_verifier::{
+    Evidence,
+    abi::{ReportData, WorkloadDigest},
+};
 use serde_json::Value;
-use tonic::Code;
+use tonic::{Code, service::Routes};
 
 /// Of the box's host.
 struct Host {
@@ -149,7 +156,7 @@ fn nothing_is_believed_of_an_address() -> Result<()> {
     let Some(host) = Host::new()? else { return Ok(()) };
     let alice = Owner::new(&host, "alice")?;
     let (at, reference) = host.run("box", &["--owner", &alice.pem()])?;
-    let (other, _) = host.run("other", &["--owner", &alice.pem(), "-e", "A=B"])?;
+    let (other, other_reference) = host.run("other", &["--owner", &alice.pem(), "-e", "A=B"])?;
 
     // Each act is refused for what is missing, and works beside it (above).
     for (words, code) in [(&["exec"][..], 125), (&["logs"], 5), (&["stop"], 5), (&["kill"], 5), (&["top"], 5)] {
@@ -179,6 +186,17 @@ fn nothing_is_believed_of_an_address() -> Result<()> {
     let address = "coffer://nosuch.invalid:1";
     says(&alice.ask(&["logs"], &reference, &[address], b"")?, 7, &["nosuch.invalid"])?;
     drop(garbage);
+    // Two guests at two addresses: nothing would say which is where.
+    let both = ["--reference", &other_reference, &at, &other];
+    for words in [&["stop"][..], &["kill"], &["stats", "--no-stream"]] {
+        says(&alice.ask(words, &reference, &both, b"")?, 2, &["which of the guests"])?;
+    }
+    let [from, to] = [format!("{at}/etc/hosts"), format!("{other}/x")];
+    says(
+        &alice.ask(&["cp"], &reference, &["--reference", &other_reference, &from, &to], b"")?,
+        2,
+        &["which of the two"],
+    )?;
     // What is a host's is not done to an address; nor is anything proved of what the host stops.
     for words in [&["rm", "-f"][..], &["start"], &["inspect"], &["wait"], &["pause"], &["port"]] {
         let refused = alice.coffer(&[words, &[at.as_str()]].concat(), b"")?;
@@ -214,10 +232,11 @@ fn strangers_at_the_port_of_owners_keep_no_owner_out() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let answered = runtime.block_on(async {
         let mut answered = Vec::new();
-        for _ in 0..6 {
+        for _ in 0..4 {
             let stream = tokio::net::TcpStream::connect(&address).await?;
             let identity = Identity::generate("stranger")?;
-            answered.push(connect_and_verify(stream, &identity, Purpose::Control, Arc::new(Credulous)).await?);
+            answered
+                .push(connect_and_verify(stream, &identity, Purpose::Control, Arc::new(Credulous::default())).await?);
         }
         anyhow::Ok(answered)
     })?;
@@ -236,17 +255,95 @@ fn strangers_at_the_port_of_owners_keep_no_owner_out() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_owner_with_few_rights_keeps_no_other_owner_out() -> Result<()> {
+    let Some(host) = Host::new()? else { return Ok(()) };
+    let (alice, bob) = (Owner::new(&host, "alice")?, Owner::new(&host, "bob")?);
+    host.world.coffer(&["owner", "init"])?;
+    let here = host.file("here.pem");
+    fs::write(&here, host.world.coffer(&["owner", "show", "--pem"])?.ok()?)?;
+    let bobs = format!("{}=logs", bob.pem());
+    let (at, reference) = host.run("box", &["--owner", &alice.pem(), "--owner", &bobs, "--owner", &here])?;
+    let address = at.strip_prefix("coffer://").context("an address")?.to_owned();
+
+    // He asks for nothing, and is only there, as often as he is let in.
+    let identity = owner_access::load(&bob.home.join("owner"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let held = runtime.block_on(async {
+        let mut held = Vec::new();
+        for _ in 0..24 {
+            let stream = tokio::net::TcpStream::connect(&address).await?;
+            let coming = connect_and_verify(stream, &identity, Purpose::Control, Arc::new(Credulous::default()));
+            held.extend(tokio::time::timeout(WAIT, coming).await?.ok());
+        }
+        anyhow::Ok(held)
+    })?;
+    ensure!((4..14).contains(&held.len()), "{} connections of one owner", held.len());
+    says(&host.world.coffer(&["exec", "--allow-simulated", "box", "echo", "here"])?, 0, &["here"])?;
+    says(&alice.ask(&["exec"], &reference, &[&at, "echo", "elsewhere"], b"")?, 0, &["elsewhere"])?;
+    says(&bob.ask(&["cp"], &reference, &[&format!("{at}/etc/hosts"), "-"], b"")?, 6, &["owner-may-not:cp"])
+        .or_else(|_| says(&bob.ask(&["logs"], &reference, &[&at], b"")?, 7, &["hung up"]))?;
+    drop(held);
+    Ok(())
+}
+
+#[test]
+fn evidence_that_somebody_between_hands_on_is_refused_by_name() -> Result<()> {
+    let Some(host) = Host::new()? else { return Ok(()) };
+    let alice = Owner::new(&host, "alice")?;
+    let (at, reference) = host.run("box", &["--owner", &alice.pem()])?;
+    let address = at.strip_prefix("coffer://").context("an address")?.to_owned();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let between = runtime.block_on(async {
+        let (seen, identity) = (Arc::new(Credulous::default()), Identity::generate("between")?);
+        let stream = tokio::net::TcpStream::connect(&address).await?;
+        connect_and_verify(stream, &identity, Purpose::Control, seen.clone()).await?;
+        let genuine = seen.0.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.clone().context("evidence")?;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let here = listener.local_addr()?;
+        let tls = ServerTls::new(&identity, ClientRule::AuthorizedPerCall, Purpose::Control)?;
+        let service = AttestationService::attester(Arc::new(Between(genuine)));
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let never = std::future::pending();
+        tokio::spawn(serve(incoming, tls, service, Routes::default(), ServeLimits::default(), never));
+        anyhow::Ok(format!("coffer://{here}"))
+    })?;
+    for (words, code) in
+        [(&["attest"][..], 5), (&["logs"], 5), (&["inject-secret", "--secret", "a=-"], 5), (&["stop"], 5)]
+    {
+        let refused = alice.ask(&[&["--json"], words].concat(), &reference, &[&between], b"value")?;
+        says(&refused, code, &["report-data", "somebody stands between"]).context(format!("{words:?}"))?;
+    }
+    says(&alice.ask(&["attest"], &reference, &[&at], b"")?, 0, &["runs what it should"])?;
+    Ok(())
+}
+
+/// Shows what another guest showed to it.
+struct Between(Evidence);
+
+impl Attester for Between {
+    fn evidence(&self, _: &ReportData) -> Result<Evidence, AttesterError> {
+        Ok(self.0.clone())
+    }
+
+    fn workload(&self) -> WorkloadDigest {
+        WorkloadDigest::of(&self.0.workload_spec)
+    }
+}
+
 /// As documented.
 const STRANGERS_TIME: Duration = Duration::from_secs(20);
 const WAIT: Duration = Duration::from_mins(1);
 
 /// A stranger who believes everything.
-struct Credulous;
+#[derive(Default)]
+struct Credulous(Mutex<Option<Evidence>>);
 
 impl Appraiser for Credulous {
     type Admitted = ();
 
-    fn appraise(&self, _: &Evidence, _: &ReportData) -> Result<(), Refusal> {
+    fn appraise(&self, evidence: &Evidence, _: &ReportData) -> Result<(), Refusal> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(evidence.clone());
         Ok(())
     }
 }

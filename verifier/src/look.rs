@@ -4,7 +4,11 @@
 
 use core::fmt;
 
-use crate::{Evidence, abi::REPORT_LEN, der};
+use crate::{
+    Evidence,
+    abi::{CertTable, REPORT_LEN},
+    der,
+};
 
 /// What bytes look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,14 +38,22 @@ pub enum Look {
     Der,
     /// As bundles of policies are.
     Gzip,
+    /// POSIX's, not compressed.
+    Tar,
     /// 1184 bytes that begin as a report does.
     Report,
+    /// Of the extended report.
+    CertTable,
     /// Azure's.
     Hcl,
     /// A record of ours.
     Cmw,
     /// ELF.
     Program,
+    /// Hexadecimal digits and line ends, as `xxd -p` writes them.
+    Hex,
+    /// Base64 or base64url and line ends.
+    Base64,
     /// UTF-8.
     Text,
     /// None of these.
@@ -57,8 +69,14 @@ impl Look {
         if bytes.len() == REPORT_LEN && matches!(bytes, [2..=5, 0, 0, 0, ..]) {
             return Self::Report;
         }
+        if CertTable::is_one(bytes) {
+            return Self::CertTable;
+        }
         if bytes.starts_with(b"\x1f\x8b") {
             return Self::Gzip;
+        }
+        if bytes.get(TAR_MAGIC_AT..).is_some_and(|rest| rest.starts_with(b"ustar")) {
+            return Self::Tar;
         }
         if bytes.starts_with(b"\x7fELF") {
             return Self::Program;
@@ -68,6 +86,10 @@ impl Look {
         }
         if Evidence::is_cmw(bytes) {
             return Self::Cmw;
+        }
+        // Before DER: a digit may be the byte that begins one.
+        if let Some(look) = of_digits(&bytes[..bytes.len().min(HEAD)]) {
+            return look;
         }
         if bytes[0] == der::SEQUENCE
             && let Some(look) = of_der(bytes)
@@ -100,10 +122,14 @@ impl Look {
             Self::Pem => "PEM text of another kind",
             Self::Der => "DER of another kind",
             Self::Gzip => "a gzip archive",
+            Self::Tar => "a tar archive that is not compressed",
             Self::Report => "an attestation report",
+            Self::CertTable => "a certificate table",
             Self::Hcl => "an Azure HCL blob",
             Self::Cmw => "a CMW record",
             Self::Program => "a program (ELF)",
+            Self::Hex => "a text of hexadecimal digits",
+            Self::Base64 => "a text in base64",
             Self::Text => "a text",
             Self::Bytes => "bytes of no known form",
         }
@@ -120,6 +146,24 @@ impl fmt::Display for Look {
 pub(crate) const HCL_MAGIC: &[u8] = b"HCLA";
 /// Bytes of a text that are looked at.
 const HEAD: usize = 4096;
+/// Where a header of tar says what it is.
+const TAR_MAGIC_AT: usize = 257;
+/// Digits that are no mere word.
+const FEWEST_DIGITS: usize = 64;
+
+/// Digits and line ends alone, as tools write bytes that are to be read.
+fn of_digits(head: &[u8]) -> Option<Look> {
+    let digits = || head.iter().filter(|byte| !matches!(byte, b'\n' | b'\r'));
+    if digits().count() < FEWEST_DIGITS {
+        return None;
+    }
+    if digits().all(u8::is_ascii_hexdigit) {
+        return Some(Look::Hex);
+    }
+    digits()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'='))
+        .then_some(Look::Base64)
+}
 
 fn of_text(text: &str) -> Look {
     let text = text.trim_start_matches('\u{feff}').trim_start();
@@ -186,7 +230,17 @@ mod tests {
             bytes[0] = 3;
             bytes
         };
-        let cases: [(&[u8], Look); 21] = [
+        let mut tar = b"policy.rego".to_vec();
+        tar.resize(512, 0);
+        tar[TAR_MAGIC_AT..TAR_MAGIC_AT + 5].copy_from_slice(b"ustar");
+        let table = CertTable::write(&[(crate::abi::CertKind::Vlek, b"leaf")]);
+        let hex = hex::encode(&report);
+        let base64 = [b"AwAAAAAA\n".repeat(20), b"==\n".to_vec()].concat();
+        let cases: [(&[u8], Look); 25] = [
+            (&tar, Look::Tar),
+            (&table, Look::CertTable),
+            (hex.as_bytes(), Look::Hex),
+            (&base64, Look::Base64),
             (b"", Look::Empty),
             (b"\n <!DOCTYPE html><html>", Look::Html),
             (b"<HTML><body>", Look::Html),

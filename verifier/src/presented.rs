@@ -53,6 +53,18 @@ impl PresentedError {
             Self::Form { look: Look::Certificate | Look::RevocationList, .. } => {
                 "a certificate or list stands beside evidence, and is none itself; a report has 1184 bytes"
             }
+            Self::Form { look: Look::CertTable, .. } => {
+                "a certificate table stands beside the report it came with, as auxblob of a TSM report, `--cert-table FILE` of a command \
+                 and cert_table of a request; a report has 1184 bytes"
+            }
+            Self::Form { look: Look::Hex, .. } => "these are the digits of bytes: `xxd -r -p` makes bytes of them",
+            Self::Form { look: Look::Base64, .. } => {
+                "this is a spelling of bytes: `base64 -d` makes bytes of it (of base64url, once `-` is `+` and `_` is `/`)"
+            }
+            Self::Tsm(_) => {
+                "a TSM report is an object with provider (\"sev_guest\"), outblob (the report) and auxblob (the host's certificate table, \
+                 which may be left out), both in base64"
+            }
             Self::Form { look: Look::Html, .. } => "a page came in place of a file: look at where it was got",
             Self::Form { look: Look::Empty, .. } => "whoever was to write it wrote nothing; a report has 1184 bytes",
             Self::Form { look: Look::Token, .. } => {

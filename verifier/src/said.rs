@@ -30,6 +30,15 @@ pub fn toml_error(text: &str, error: &toml::de::Error) -> String {
 /// A parser's words without a programmer's types in them, on one line.
 pub fn plain(words: &str) -> String {
     let mut text = words.lines().map(str::trim).collect::<Vec<_>>().join(" ").trim().to_owned();
+    // What is out of range is told with the range.
+    if text.starts_with("invalid value: integer") {
+        for (theirs, most) in [("u8", "255"), ("u16", "65535"), ("u32", "4294967295"), ("u64", "18446744073709551615")]
+        {
+            if let Some(before) = text.strip_suffix(&format!("expected {theirs}")) {
+                text = format!("{before}expected a whole number from 0 to {most}");
+            }
+        }
+    }
     for number in ["u8", "u16", "u32", "u64", "usize", "i8", "i16", "i32", "i64"] {
         for (ours, theirs) in [("expected a whole number", format!("expected {number}"))] {
             if let Some(at) = text.find(&theirs) {
@@ -77,5 +86,8 @@ mod tests {
         let error = toml::from_str::<std::collections::BTreeMap<String, u32>>(text).unwrap_err();
         assert_eq!(toml_error(text, &error), "line 2, column 7: found string \"x\", expected a whole number");
         assert_eq!(plain("expected u640"), "expected u640");
+        let of = |words: &str| plain(&format!("invalid value: integer `300`, expected {words}"));
+        assert_eq!(of("u8"), "invalid value: integer `300`, expected a whole number from 0 to 255");
+        assert_eq!(of("usize"), "invalid value: integer `300`, expected a whole number");
     }
 }

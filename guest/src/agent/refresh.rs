@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use coffer_guest_proto::Stream;
+use coffer_guest_proto::{Found, Refreshed, Stream};
 use coffer_spec::OnChange;
 
 use super::Agent;
@@ -41,10 +41,23 @@ pub(super) async fn now(agent: &Agent) -> Option<Round> {
     if let Some(error) = &round.owners {
         agent.say_of_owners(error).await;
     }
+    for refused in round.found.iter().filter(|it| matches!(it.found(), Found::Refused | Found::Unusable)) {
+        let said = of_refused(refused);
+        agent.logs.push(Stream::Stderr, unix_nanos(), said.as_bytes()).await;
+    }
     for follows in &round.follows {
         follow(agent, follows).await;
     }
     Some(round)
+}
+
+/// What stays, and why, for whoever may read the output.
+fn of_refused(it: &Refreshed) -> String {
+    let why = match it.found() {
+        Found::Refused => format!("the key broker does not release it any more (id {:016x})", it.denial_id),
+        _ => "its new version cannot be put there".to_owned(),
+    };
+    format!("coffer: secret {}: {why}: version {} stays\n", it.name, it.version)
 }
 
 async fn follow(agent: &Agent, what: &OnChange) {
@@ -81,5 +94,22 @@ async fn run_beside(agent: &Agent, workload: ProcessId, argv: &[String]) -> Resu
         Ok(Ok(0)) => Ok(()),
         Ok(status) => Err(format!("{:?} ended with {}", argv[0], status.unwrap_or(STATUS_OURS))),
         Err(_) => Err(format!("{:?} took longer than {} s", argv[0], PATIENCE.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_come_any_more_is_said_with_what_stays() {
+        let of = |found: Found, denial_id| {
+            of_refused(&Refreshed { name: "token".into(), version: 3, found: found.into(), denial_id })
+        };
+        let refused = of(Found::Refused, 0xab);
+        assert!(refused.contains("secret token") && refused.contains("id 00000000000000ab"), "{refused}");
+        for said in [refused, of(Found::Unusable, 0)] {
+            assert!(said.ends_with("version 3 stays\n"), "{said}");
+        }
     }
 }

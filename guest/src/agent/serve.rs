@@ -107,7 +107,7 @@ const WINDOWS: (u32, u32) = (64 << 10, 64 << 10);
 /// Of owners, and of strangers among them, who are given evidence, nothing else, and no more time than that takes.
 const OWNERS: ServeLimits = ServeLimits {
     handshake: Duration::from_secs(10),
-    unattested: 8,
+    unattested: 6,
     unattested_lifetime: Duration::from_secs(20),
     connections: 20,
     windows: WINDOWS,

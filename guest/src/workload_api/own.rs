@@ -55,14 +55,7 @@ impl OwnGuest {
         match call {
             Call::Secret { path, version } => self.secret(&path, version).await,
             Call::Seal { policy, context, counted } => {
-                let (counter, body) = match counted {
-                    Counted::No => (Counter::None, body),
-                    Counted::First => (Counter::Begin, body),
-                    Counted::Replaces(length) => {
-                        let (head, rest) = body.split_at_checked(length).ok_or_else(shorter)?;
-                        (Counter::Replace(head), rest)
-                    }
-                };
+                let (counter, body) = to_seal(&counted, body)?;
                 let broker = self.broker_for(&[policy]).await?;
                 sealed(self.means(broker.as_ref()).seal(policy, &context, counter, body).await)
             }
@@ -184,6 +177,22 @@ fn policy_of(sealed: &[u8]) -> Result<SealPolicy, Refusal> {
     Header::peek(sealed).map(|header| header.policy).map_err(|error| Refusal::from(&SealingError::from(error)))
 }
 
+/// How, and what. Nothing at all takes no file's place.
+fn to_seal<'a>(counted: &Counted, body: &'a [u8]) -> Result<(Counter<'a>, &'a [u8]), Refusal> {
+    let (counter, plain) = match counted {
+        Counted::No => (Counter::None, body),
+        Counted::First => (Counter::Begin, body),
+        Counted::Replaces(length) => {
+            let (head, rest) = body.split_at_checked(*length).ok_or_else(shorter)?;
+            (Counter::Replace(head), rest)
+        }
+    };
+    if plain.is_empty() {
+        return Err(Refusal::field("body", "what is to be sealed; nothing at all is not"));
+    }
+    Ok((counter, plain))
+}
+
 fn sealed(result: Result<Sealed, SealingError>) -> Result<Answer, Refusal> {
     let Sealed { bytes, rollback_protected } = result.map_err(|error| Refusal::from(&error))?;
     Ok(file(bytes, rollback_protected))
@@ -197,6 +206,17 @@ fn file(body: Vec<u8>, rollback_protected: bool) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_at_all_is_not_sealed_and_takes_no_files_place() {
+        for counted in [Counted::No, Counted::First, Counted::Replaces(4)] {
+            let head: &[u8] = if matches!(counted, Counted::Replaces(_)) { b"head" } else { b"" };
+            assert!(
+                to_seal(&counted, head).unwrap_err().to_string().starts_with("body: expected what is to be sealed")
+            );
+            assert_eq!(to_seal(&counted, &[head, b"state"].concat()).unwrap().1, b"state");
+        }
+    }
 
     #[test]
     fn what_is_no_signing_request_is_said_before_a_broker_is_asked_and_pem_by_its_name() {

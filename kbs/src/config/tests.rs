@@ -104,6 +104,7 @@ fn full() -> ConfigFile {
         kds: Some(KdsEntry {
             service: Some("https://mirror.example".into()),
             simulated_service: Some("http://127.0.0.1:4".into()),
+            ..KdsEntry::default()
         }),
         checkpoint: Some("elsewhere/checkpoint".into()),
     }

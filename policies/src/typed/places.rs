@@ -1,5 +1,8 @@
 //! Where in a text of TOML a key stands, as far as its lines tell. For people, who look there: what is not found is line 1.
 
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
 pub(super) struct Places<'a>(&'a str);
 
 impl<'a> Places<'a> {
@@ -30,6 +33,29 @@ impl<'a> Places<'a> {
     /// Of one of several tables of one name.
     pub fn item(&self, key: &str, number: usize) -> (u32, u32) {
         self.lines().filter(|line| line.heads(key)).nth(number).map_or_else(|| self.key(&[key]), Line::place)
+    }
+
+    /// Of one element of a list.
+    pub fn element(&self, key: &str, number: usize) -> (u32, u32) {
+        let found = DeTable::parse(self.0).ok().and_then(|document| {
+            let (_, list) = held(document.get_ref(), key)?;
+            Some(list.get_ref().as_array()?.get(number)?.span().start)
+        });
+        found.map_or_else(|| self.key(&[key]), |at| self.byte(at))
+    }
+
+    /// Of a key by its road in one of several tables.
+    pub fn member(&self, key: &str, number: usize, road: &[&str]) -> (u32, u32) {
+        let found = DeTable::parse(self.0).ok().and_then(|document| {
+            let (_, list) = held(document.get_ref(), key)?;
+            let mut table = list.get_ref().as_array()?.get(number)?.get_ref().as_table()?;
+            let (last, above) = road.split_last()?;
+            for name in above {
+                table = held(table, name)?.1.get_ref().as_table()?;
+            }
+            Some(held(table, last)?.0)
+        });
+        found.map_or_else(|| self.item(key, number), |at| self.byte(at))
     }
 
     fn lines(&self) -> impl Iterator<Item = Line<'a>> {
@@ -75,6 +101,12 @@ impl<'a> Line<'a> {
         let rest = self.text.trim_start().strip_prefix(key);
         self.table == table && rest.is_some_and(|rest| rest.trim_start().starts_with(['=', '.']))
     }
+}
+
+/// Where a key of this name begins, and its value.
+fn held<'t, 'a>(table: &'t DeTable<'a>, key: &str) -> Option<(usize, &'t Spanned<DeValue<'a>>)> {
+    let found = table.iter().find(|(name, _)| &**name.get_ref() == key);
+    found.map(|(name, value)| (name.span().start, value))
 }
 
 fn number(from_zero: usize) -> u32 {

@@ -124,7 +124,7 @@ fn every_mistake_has_its_line_and_no_words_of_a_text_that_nobody_wrote() {
                 product = \"Genoa\"\nreported = { ucode = 1 }\n\n[[tcb]]\nproduct = \"Milan\"\nreported = { fmc = 1 }\n";
     let all = lint_typed("p.toml", text, Guests::Here);
     let places: Vec<_> = all.iter().map(|one| one.line).collect();
-    assert_eq!(places, [1, 1, 2, 3, 5, 6, 8, 12], "{all:#?}");
+    assert_eq!(places, [1, 1, 2, 3, 5, 6, 10, 12], "{all:#?}");
     for (one, words) in all.iter().zip([
         "no `measurements`",
         "unknown field `vmpl`",
@@ -144,4 +144,35 @@ fn every_mistake_has_its_line_and_no_words_of_a_text_that_nobody_wrote() {
     assert_eq!(found(&both.replace("denied = 1\n", "")), [(3, "mistake")]);
     assert_eq!(found(&both), [(4, "mistake")]);
     assert_eq!(found("a = 1\nb = = 2\n"), [(2, "mistake")]);
+    let json = lint_typed("input.json", "{\"result\": {}}", Guests::Here);
+    assert_eq!(json[0].message, "a JSON text where a policy (TOML) is due");
+    let mut tar = vec![b'a'; 257];
+    tar.extend_from_slice(b"ustar\0");
+    let tar = lint_typed("team.tar", str::from_utf8(&tar).unwrap(), Guests::Here);
+    assert!(tar[0].message.contains("not compressed") && tar[0].message.contains("tar -z"), "{tar:?}");
+}
+
+#[test]
+fn every_element_and_every_level_is_told_with_its_place_and_value() {
+    let text = "measurements = [\"zz\", \"aa\"]\nchips = [\n  \"59790fb1c39f35c1\",\n  \"qq\",\n]\nminimum_abi = [1, 300]\n\
+                [[tcb]]\nproduct = \"Rome\"\nreported = { snp = 300, tee = 0 }\nsource = 5\n\n\
+                [[tcb]]\nreported = { snp = 0, microcode = 7 }\n\n[[pairs]]\nmeasurement = \"00\"\n";
+    let all = lint_typed("p.toml", text, Guests::Here);
+    let said: Vec<_> = all.iter().map(|one| (one.line, one.column, one.message.as_str())).collect();
+    for (found, (line, column, words)) in said.iter().zip([
+        (1, 17, "measurements[0] is \"zz\": MEASUREMENT is not hexadecimal, expected 96 digits"),
+        (1, 23, "measurements[1] is \"aa\": MEASUREMENT is 48 bytes, found 1"),
+        (3, 3, "chips[0] is \"59790fb1c39f35c1\": CHIP_ID is 64 bytes, found 8; of a Turin's"),
+        (4, 3, "chips[1] is \"qq\": CHIP_ID is not hexadecimal"),
+        (6, 1, "invalid value: integer `300`, expected a whole number from 0 to 255"),
+        (8, 1, "tcb[0].product: unknown variant `Rome`"),
+        (9, 14, "tcb[0].reported.snp: invalid value: integer `300`, expected a whole number from 0 to 255"),
+        (10, 1, "tcb[0].source: found integer `5`"),
+        (12, 1, "missing field `product`"),
+        (15, 1, "missing field `host_data`"),
+        (16, 1, "pairs[0].measurement is \"00\": MEASUREMENT is 48 bytes"),
+    ]) {
+        assert!((found.0, found.1) == (line, column) && found.2.starts_with(words), "{found:?}: {words}");
+    }
+    assert_eq!(said.len(), 11, "{said:#?}");
 }

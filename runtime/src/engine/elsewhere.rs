@@ -5,6 +5,7 @@ use std::time::Duration;
 use coffer_guest_proto::control_client::ControlClient;
 use coffer_guest_proto::{SignalRequest, StateRequest, StopRequest};
 use tokio::time::{sleep, timeout};
+use tonic::Code;
 use tonic::transport::Channel;
 
 use super::guest::Guest;
@@ -62,7 +63,7 @@ impl Engine {
     /// # Errors
     /// [`ElsewhereError`].
     pub async fn stop_elsewhere(&self, word: &str, how: How, trust: &Trust) -> Result<(), ElsewhereError> {
-        let (mut control, kept) = self.control_elsewhere(word, trust).await?;
+        let (mut control, mut kept) = self.control_elsewhere(word, trust).await?;
         let refused = |status: tonic::Status| agent::of_status(&status);
         let grace_seconds = match how {
             How::Kill => 0,
@@ -72,15 +73,14 @@ impl Engine {
         let grace = Duration::from_secs(grace_seconds.into());
         if let How::Signal { number, .. } = how {
             control.signal(SignalRequest { number }).await.map_err(refused)?;
-            if timeout(grace, gone(&mut control)).await.is_ok() {
-                return Ok(());
+            if let Ok(ended) = timeout(grace, kept.unless_lapsed(gone(&mut control))).await {
+                return Ok(ended??);
             }
         }
         control.stop(StopRequest { grace_seconds }).await.map_err(refused)?;
-        let ended = timeout(grace + AFTERMATH, gone(&mut control)).await;
-        drop(kept);
         let late = || Failure::new(Class::Unreachable, "it took the order, and has not ended");
-        Ok(ended.map_err(|_| late())?)
+        let ended = timeout(grace + AFTERMATH, kept.unless_lapsed(gone(&mut control))).await;
+        Ok(ended.map_err(|_| late())???)
     }
 
     /// Sends the workload of a guest elsewhere a signal.
@@ -106,9 +106,15 @@ impl Engine {
     }
 }
 
-/// Until its agent does not answer any more.
-async fn gone(control: &mut ControlClient<Channel>) {
-    while control.state(StateRequest {}).await.is_ok() {
-        sleep(LOOK).await;
+/// Until its agent does not answer any more. A refusal is an answer, and no end.
+async fn gone(control: &mut ControlClient<Channel>) -> Result<(), Failure> {
+    loop {
+        match control.state(StateRequest {}).await {
+            Ok(_) => sleep(LOOK).await,
+            Err(status) if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) => {
+                return Err(agent::of_status(&status));
+            }
+            Err(_) => return Ok(()),
+        }
     }
 }

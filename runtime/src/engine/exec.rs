@@ -277,7 +277,7 @@ impl Engine {
         let record = match self.guest(word)? {
             Guest::Here(record) => record,
             // It is an owner's, and its guest knows what he may.
-            guest @ Guest::Elsewhere(_) => return self.begin_as_owner(&guest, first, trust).await,
+            guest @ Guest::Elsewhere(_) => return self.begin_as_owner(&guest, act, first, trust).await,
         };
         match record.state {
             BoxState::Running => self.begin_in(&record, act, first, trust).await,
@@ -297,16 +297,22 @@ impl Engine {
         let document = self.document(record)?;
         if document.spec().host_may.allows(act) {
             let home = self.home().map_err(OpenError::from)?;
-            return session(agent::exec(&home.box_folder(&record.id)).await?, None, first).await;
+            return session(agent::exec(&home.box_folder(&record.id)).await?, None, act, first).await;
         }
         self.owner_listed(&document, &record.name, act)?;
         let record = BoxRecord { state: BoxState::Running, ..record.clone() };
-        self.begin_as_owner(&Guest::Here(Box::new(record)), first, trust).await
+        self.begin_as_owner(&Guest::Here(Box::new(record)), act, first, trust).await
     }
 
-    async fn begin_as_owner(&self, guest: &Guest, first: Ask, trust: &Trust) -> Result<ExecSession, ExecError> {
+    async fn begin_as_owner(
+        &self,
+        guest: &Guest,
+        act: Act,
+        first: Ask,
+        trust: &Trust,
+    ) -> Result<ExecSession, ExecError> {
         let kept = Kept::new(self.connect(guest, trust).await?);
-        session(ExecClient::new(kept.channel()), Some(kept), first).await
+        session(ExecClient::new(kept.channel()), Some(kept), act, first).await
     }
 }
 
@@ -314,6 +320,7 @@ impl Engine {
 async fn session(
     mut client: ExecClient<Channel>,
     connection: Option<Kept>,
+    act: Act,
     first: Ask,
 ) -> Result<ExecSession, ExecError> {
     let (input, receiver) = mpsc::channel(16);
@@ -324,6 +331,10 @@ async fn session(
     let _ = input.send(Frame { message: Some(first) }).await;
     let failed = |status: tonic::Status| match (status.code(), &connection) {
         (tonic::Code::InvalidArgument, _) if attaches || reads_layers => ExecError::OlderAgent,
+        // It is refused before the agent reads what it was to be: it says the first of all that come by this way.
+        (code, Some(_)) if status.message() == format!("owner-may-not:{}", Act::Exec) => {
+            agent::of_status(&tonic::Status::new(code, format!("owner-may-not:{act}"))).into()
+        }
         (_, Some(_)) => agent::of_status(&status).into(),
         (_, None) => agent::of_plain_status(&status).into(),
     };

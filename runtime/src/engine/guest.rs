@@ -80,3 +80,27 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{engine, recorded};
+    use super::super::{Fault as _, ProveError, Trust};
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_is_no_guest_until_somebody_says_which() {
+        let (_dir, engine) = engine();
+        recorded(&engine, "web");
+        assert_eq!(engine.guest("web").unwrap().name(), "web");
+        let at = "coffer://127.0.0.1:1";
+        assert_eq!(engine.guest(at).unwrap().name(), at);
+        // Nobody is dialled: that nothing listens there would be said otherwise.
+        let error = engine.attest(at, &Trust::default()).await.unwrap_err();
+        assert!(matches!(error, ProveError::Nobody(_)) && error.class() == Class::Usage, "{error}");
+        for (word, why) in [("coffer://", "HOST:PORT"), ("coffer://host", "HOST:PORT")] {
+            let error = engine.guest(word).unwrap_err();
+            assert!(error.class() == Class::Usage && error.to_string().contains(why), "{error}");
+        }
+        assert!(matches!(engine.find(at), Err(OpenError::Elsewhere(_))), "it is no box");
+    }
+}

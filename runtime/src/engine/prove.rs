@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use coffer_guest_proto::owner_client::OwnerClient;
 use coffer_guest_proto::{EvidenceRequest, EvidenceResponse};
-use coffer_ratls::{Appraiser as _, Identity, IdentityError, Lapsed, MAX_MESSAGE};
+use coffer_ratls::{Appraiser as _, ConnectError, Identity, IdentityError, Lapsed, MAX_MESSAGE, Refusal};
 use coffer_spec::{Act, Document, Tee};
 use coffer_verifier::binding::nonce_report_data;
 use coffer_verifier::ear::Nonce;
@@ -18,7 +18,7 @@ use super::guest::Guest;
 use super::measure::{VCPU_TYPE, measurement};
 use super::{Engine, Fault, Hint, OpenError};
 use crate::boxes::BoxOptions;
-use crate::endpoint::Address;
+use crate::endpoint::{self, Address};
 use crate::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError, Place};
 use crate::platform_folder::load_platform;
 use crate::state::{BoxRecord, BoxState};
@@ -82,6 +82,15 @@ pub enum ProveError {
         #[source]
         source: OwnerError,
     },
+    /// Its evidence is not of this connection, so that nobody judged it.
+    #[error("{} shows evidence that was not made for this connection", .guest.said())]
+    NotOfThisConnection {
+        /// Which.
+        guest: Guest,
+        /// Why.
+        #[source]
+        refusal: Refusal,
+    },
     /// Its evidence was judged and is not good enough.
     #[error("{} is not admitted: {}", .guest.said(), .findings.appraisal.why())]
     NotAdmitted {
@@ -95,6 +104,15 @@ pub enum ProveError {
 }
 
 impl Fault for ProveError {
+    fn reason(&self) -> Option<coffer_rim::Reason> {
+        match self {
+            Self::NotOfThisConnection { refusal, .. } => {
+                Some(coffer_rim::Reason { code: refusal.code.to_owned(), denial_id: None })
+            }
+            _ => None,
+        }
+    }
+
     fn class(&self) -> Class {
         match self {
             Self::Open(error) => error.class(),
@@ -104,7 +122,7 @@ impl Fault for ProveError {
             Self::Identity(_) => Class::Internal,
             Self::Unreachable { .. } => Class::Unreachable,
             Self::NotAdmitted { findings, .. } if findings.appraisal.verdict() == Verdict::Refused => Class::Refused,
-            Self::NotAdmitted { .. } => Class::NotAuthentic,
+            Self::NotOfThisConnection { .. } | Self::NotAdmitted { .. } => Class::NotAuthentic,
         }
     }
 
@@ -116,13 +134,26 @@ impl Fault for ProveError {
             Self::Paused(name) => Some(Hint::UnpauseBox { name: name.clone() }),
             Self::File(failure) => Fault::hint(failure),
             Self::Nobody(_) => Some(Hint::NameGuest),
-            Self::Unreachable { guest: Guest::Elsewhere(_), .. } => Some(Hint::PublishForOwners),
+            Self::NotOfThisConnection { .. } => Some(endpoint::SOMEBODY_BETWEEN.into()),
+            Self::Unreachable { guest: Guest::Elsewhere(_), source } => Some(of_silence(source)),
             Self::Identity(_) | Self::Unreachable { .. } => None,
             Self::NotAdmitted { simulated: true, .. } => Some(Hint::BelieveSimulator),
             Self::NotAdmitted { guest, findings, .. } => {
                 findings.appraisal.reasons().first().map(|reason| of_reason(guest, reason))
             }
         }
+    }
+}
+
+/// What to do where an address does not lead to an agent.
+fn of_silence(error: &OwnerError) -> Hint {
+    match error {
+        OwnerError::Name(_) => "check the name, and that this machine can resolve it".into(),
+        OwnerError::Dial(_) | OwnerError::Connect(ConnectError::KeyNotTaken(_) | ConnectError::Facts(_)) => {
+            Hint::PublishForOwners
+        }
+        OwnerError::Connect(error) if error.alert().is_some() => Hint::PublishForOwners,
+        _ => "something answered and hung up: it is no port for owners, or all places of its owners are taken, of which each has some".into(),
     }
 }
 
@@ -341,12 +372,15 @@ pub(super) fn must_run(record: &BoxRecord) -> Result<(), ProveError> {
 fn not_admitted(error: OwnerError, findings: Option<&Findings>, guest: &Guest, trust: &Trust) -> ProveError {
     let guest = guest.clone();
     match findings.filter(|findings| findings.appraisal.verdict() != Verdict::Accepted) {
+        None => match error {
+            OwnerError::Connect(ConnectError::Rejected(refusal)) => ProveError::NotOfThisConnection { guest, refusal },
+            source => ProveError::Unreachable { guest, source },
+        },
         Some(findings) => ProveError::NotAdmitted {
             findings: Box::new(findings.clone()),
             simulated: guest.is_simulated() && !trust.allow_simulated,
             guest,
         },
-        None => ProveError::Unreachable { guest, source: error },
     }
 }
 

@@ -63,6 +63,9 @@ pub struct SignedWords {
 /// What is wrong with it.
 pub fn peer(text: &str) -> Result<PeerWords, String> {
     let (name, rest) = text.split_once('=').ok_or("there is no = in it")?;
+    if name.contains(':') {
+        return Err("no NAME= stands before LISTEN:HOST:PORT".into());
+    }
     let (place, wishes) = rest.split_once(',').ok_or("nothing says who it is")?;
     let (listen, address) = place.split_once(':').ok_or("no LISTEN:HOST:PORT stands behind the name")?;
     let (mut wishes, mut port) = (wishes.split(',').collect::<Vec<_>>(), None);

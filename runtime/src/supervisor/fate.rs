@@ -289,7 +289,10 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
         Some(FailureCode::SealedVolumeCorrupt) => {
             let text = "what lies on a sealed volume's disk is not what was written there";
             Failure::new(Class::NotAuthentic, with_detail(format!("{text} ({word})")))
-                .hint("put the newest copy back")
+                .hint(
+                    "put back what was changed behind its first 8 KiB, which stay as they are now: they go with the broker's record, and an \
+                     older copy of the whole disk does not",
+                )
         }
         Some(FailureCode::SealedVolumeLeftOpen) => {
             let text = "the workload has ended, and a sealed volume could not be closed behind it";

@@ -68,8 +68,9 @@ struct State {
     flights: HashMap<Item, watch::Receiver<Option<Outcome>>>,
     /// Why, and how often in a row.
     refused: Until<Item, (FetchError, u32)>,
-    /// The service wants no request until then.
+    /// The service wants no request until then; and the status with which it said so last.
     pause: Instant,
+    paused_by: u16,
     strangers: Bucket,
     chips: Until<ChipId, Bucket>,
 }
@@ -138,6 +139,7 @@ impl Kds {
             flights: HashMap::new(),
             refused: Until::new(MAX_REFUSED),
             pause: now,
+            paused_by: 0,
             strangers: Bucket::full(options.strangers, now),
             chips: Until::new(options.max_leaves.max(1)),
         };
@@ -204,9 +206,9 @@ impl Inner {
         let mut flight = self.launch(item, known, effort, now)?;
         let deadline = Instant::now() + self.options.patience;
         match timeout_at(deadline, flight.wait_for(Option::is_some)).await {
-            Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(FetchError::Slow)),
+            Ok(Ok(outcome)) => outcome.clone().unwrap_or_else(|| Err(self.options.slow())),
             Ok(Err(_)) => Err(FetchError::Failed { reason: "the request was dropped".to_owned() }),
-            Err(_) => Err(FetchError::Slow),
+            Err(_) => Err(self.options.slow()),
         }
     }
 
@@ -386,7 +388,7 @@ impl Inner {
             return Err(error.clone());
         }
         if state.pause > started + self.options.patience {
-            return Err(FetchError::Busy { retry_after: state.pause - started });
+            return Err(FetchError::Busy { retry_after: state.pause - started, status: state.paused_by });
         }
         let lane = match item {
             Item::Vcek { chip, .. } if known || state.chips.get(&chip).is_some() => Lane::Chip(chip),
@@ -426,22 +428,23 @@ impl Inner {
         let deadline = started + self.options.patience;
         let upstream = self.upstream.as_ref().ok_or(FetchError::Offline)?;
         let gate = if matches!(lane, Lane::Stranger) { &self.strangers } else { &self.others };
-        let Ok(Ok(permit)) = timeout_at(deadline, gate.acquire()).await else { return Err(FetchError::Slow) };
+        let Ok(Ok(permit)) = timeout_at(deadline, gate.acquire()).await else { return Err(self.options.slow()) };
         let bytes = loop {
-            let pause = self.state().pause;
+            let State { pause, paused_by: status, .. } = *self.state();
             if pause > deadline {
-                return Err(FetchError::Busy { retry_after: pause.saturating_duration_since(Instant::now()) });
+                return Err(FetchError::Busy { retry_after: pause.saturating_duration_since(Instant::now()), status });
             }
             sleep_until(pause).await;
             match timeout_at(deadline, upstream.get(url, item.limit())).await {
-                Err(_) => return Err(FetchError::Slow),
+                Err(_) => return Err(self.options.slow()),
                 Ok(Answer::Body(bytes)) => break bytes,
                 Ok(Answer::None(status)) => return Err(FetchError::None { status }),
                 Ok(Answer::Failed(error)) => return Err(error),
-                Ok(Answer::Later(pause)) => {
+                Ok(Answer::Later(pause, status)) => {
                     let until = Instant::now() + pause;
                     let mut state = self.state();
                     state.pause = state.pause.max(until);
+                    state.paused_by = status;
                 }
             }
         };

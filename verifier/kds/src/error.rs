@@ -25,10 +25,12 @@ pub enum FetchError {
         status: u16,
     },
     /// The service wants to be left alone.
-    #[error("it wants no request for {} s (status 429 or 503)", retry_after.as_secs().max(1))]
+    #[error("it wants no request for {} s (status {status})", retry_after.as_secs().max(1))]
     Busy {
         /// Until then.
         retry_after: Duration,
+        /// HTTP status with which it said so last.
+        status: u16,
     },
     /// Chips not seen before have used up what may be asked for them.
     #[error("too many certificates of this kind were asked for; one may be again in {} s", retry_after.as_secs().max(1))]
@@ -37,8 +39,11 @@ pub enum FetchError {
         retry_after: Duration,
     },
     /// No answer in time.
-    #[error("no whole answer in time")]
-    Slow,
+    #[error("no whole answer within {} s", within.as_secs().max(1))]
+    Slow {
+        /// The longest that was waited.
+        within: Duration,
+    },
     /// The folder's disk does not answer.
     #[error("the folder of what is kept does not answer in time")]
     Folder,
@@ -92,7 +97,7 @@ impl FetchError {
         match self {
             Self::NoAddress => {
                 "a VLEK certificate is the cloud provider's to give, in the certificate table of the extended report: have that sent with the \
-                 evidence, or import it"
+                 evidence, or import that table"
                     .into()
             }
             Self::Offline => "import it from where there is a network".into(),
@@ -119,10 +124,10 @@ impl FetchError {
             Self::Redirect { .. } => {
                 format!("it is not followed: where you trust that address, name what of it stands before AMD's path with {mirror}").into()
             }
-            Self::Slow | Self::Failed { .. } if amds => {
+            Self::Slow { .. } | Self::Failed { .. } if amds => {
                 format!("check network, DNS and proxy, {other}, or have the guest send its certificates").into()
             }
-            Self::Slow | Self::Failed { .. } => {
+            Self::Slow { .. } | Self::Failed { .. } => {
                 format!("check that the mirror runs and that its address is right, or {other}").into()
             }
             Self::Folder => "look at the disk that the folder is on".into(),
@@ -134,7 +139,7 @@ impl FetchError {
     /// When it is worth asking again, where that was said.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Busy { retry_after } | Self::Budget { retry_after } => Some(*retry_after),
+            Self::Busy { retry_after, .. } | Self::Budget { retry_after } => Some(*retry_after),
             _ => None,
         }
     }

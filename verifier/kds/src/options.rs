@@ -8,6 +8,7 @@ use coffer_verifier::TrustAnchors;
 use crate::address::Base;
 use crate::budget::Rate;
 use crate::check::Issuer;
+use crate::error::FetchError;
 
 /// Whom a client asks, what it believes, and its bounds.
 #[derive(Clone, Debug)]
@@ -76,6 +77,11 @@ impl Options {
     /// A simulator's service, and these of its roots. What comes from it endorses nothing under AMD's.
     pub fn simulated(base: Base, anchors: TrustAnchors) -> Self {
         Self::new(Some(base), Issuer::Simulated(anchors))
+    }
+
+    /// What is said of an answer that did not come in time.
+    pub(crate) const fn slow(&self) -> FetchError {
+        FetchError::Slow { within: self.patience }
     }
 
     /// Asks nobody: what is in the folder is all there is.

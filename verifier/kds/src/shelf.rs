@@ -1,7 +1,8 @@
 //! What is kept, for people: listed, taken in from files, written out for a site without a network.
 //!
 //! Taken in is whatever holds, under any name: AMD's (`vcek/v1/Milan/cert_chain`, `crl`, `HWID?blSPL=…`, as a mirror of the
-//! service has them), those of `coffer verify --certs` (`vcek.der`, `ask.pem`, …), and the folder of another client. Written out
+//! service has them), those of `coffer verify --certs` (`vcek.der`, `ask.pem`, …), the certificate table of an extended report, and the
+//! folder of another client. Written out
 //! are AMD's names, but for leaves, whose names are queries there: `vcek/v1/Milan/HWID-bl03-tee00-snp08-ucode115.der`, and
 //! `vlek/v1/Milan/TCB-KEY.der`.
 
@@ -240,8 +241,13 @@ fn amd_name(item: &Item, entry: &Entry) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// Certificates or lists, DER or PEM.
+/// Certificates or lists, DER or PEM, or a certificate table, which has both.
 fn content(path: &Path, bytes: &[u8]) -> Result<Content, Unfit> {
+    if Look::of(bytes) == Look::CertTable {
+        let certificates = Endorsements::from_cert_table(bytes)?;
+        let lists = lists_of(path, &certificates);
+        return Ok(Content { certificates, lists });
+    }
     let mut certificates = Endorsements::new();
     let refused = match certificates.add_certificates(bytes) {
         Ok(()) => return Ok(Content { certificates, lists: Vec::new() }),
@@ -252,20 +258,26 @@ fn content(path: &Path, bytes: &[u8]) -> Result<Content, Unfit> {
         let is_list = Look::of(bytes) == Look::RevocationList;
         return Err(if is_list { of_list } else { refused }.into());
     }
-    // Which service has a list, only its place tells. Where that does not, it is kept for both: its root signs for both, and what nobody
-    // keeps protects nobody.
+    let lists = lists_of(path, &list);
+    Ok(Content { certificates, lists })
+}
+
+/// Which service has a list, only its place tells. Where that does not, it is kept for both: its root signs for both, and what nobody
+/// keeps protects nobody.
+fn lists_of(path: &Path, all: &Endorsements) -> Vec<(Item, Vec<u8>)> {
     let is_below = |name: &str| path.components().any(|part| part.as_os_str() == name);
     let keys: &[_] = match (is_below("vcek"), is_below("vlek")) {
         (_, true) => &[SigningKey::Vlek],
         (true, false) => &[SigningKey::Vcek],
         (false, false) => &[SigningKey::Vcek, SigningKey::Vlek],
     };
-    let items = |list: &'_ Crl| -> Vec<_> {
+    let items = |list: &Crl| -> Vec<_> {
         let product = list.product().into_iter();
         product.flat_map(|product| keys.iter().map(move |key| Item::Crl { product, key: *key })).collect()
     };
-    let of = |list: &Crl| items(list).into_iter().map(|item| (item, list.der().to_vec())).collect::<Vec<_>>();
-    Ok(Content { certificates, lists: list.crls().flat_map(of).collect() })
+    all.crls()
+        .flat_map(|list| items(list).into_iter().map(|item| (item, list.der().to_vec())).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Which file brought what an item begins with: a leaf, or the intermediate of a chain.

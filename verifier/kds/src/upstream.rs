@@ -22,8 +22,8 @@ pub(crate) enum Answer {
     Body(Vec<u8>),
     /// It has none, and says so.
     None(u16),
-    /// Not now.
-    Later(Duration),
+    /// Not now; and the status that says so.
+    Later(Duration, u16),
     /// Anything else.
     Failed(FetchError),
 }
@@ -32,6 +32,8 @@ pub(crate) enum Answer {
 pub(crate) struct Upstream {
     http: Client,
     longest_pause: Duration,
+    /// Of one request.
+    timeout: Duration,
 }
 
 /// A pause where a refusal names none.
@@ -52,13 +54,17 @@ impl Upstream {
             .user_agent(concat!("coffer/", env!("CARGO_PKG_VERSION")));
         http = if base.is_plain() { http.no_proxy() } else { http.https_only(true) };
         let http = http.build().map_err(|error| chain(&error))?;
-        Ok(Self { http, longest_pause })
+        Ok(Self { http, longest_pause, timeout })
     }
 
     pub(crate) async fn get(&self, url: &str, limit: usize) -> Answer {
         let failed = |error: reqwest::Error| {
             let error = error.without_url();
-            if error.is_timeout() { FetchError::Slow } else { FetchError::Failed { reason: reason(&error) } }
+            if error.is_timeout() {
+                FetchError::Slow { within: self.timeout }
+            } else {
+                FetchError::Failed { reason: reason(&error) }
+            }
         };
         let mut response = match self.http.get(url).send().await {
             Ok(response) => response,
@@ -87,7 +93,7 @@ impl Upstream {
     fn refusal(&self, status: StatusCode, headers: &HeaderMap) -> Answer {
         let named = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let pause = named.and_then(|text| retry_after(text, SystemTime::now()));
-        let later = |pause: Duration| Answer::Later(pause.max(SHORTEST).min(self.longest_pause));
+        let later = |pause: Duration| Answer::Later(pause.max(SHORTEST).min(self.longest_pause), status.as_u16());
         match (status, pause) {
             (StatusCode::TOO_MANY_REQUESTS, pause) => later(pause.unwrap_or(PAUSE)),
             (StatusCode::SERVICE_UNAVAILABLE, Some(pause)) => later(pause),

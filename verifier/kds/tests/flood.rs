@@ -42,7 +42,7 @@ async fn a_thousand_fake_chips_while_an_honest_one_verifies_at_once() {
     for one in flood {
         match one.await.unwrap().failures.as_slice() {
             [(Item::Vcek { .. }, FetchError::None { status: 404 })] => none += 1,
-            [(Item::Vcek { .. }, FetchError::Budget { .. } | FetchError::Slow)] => budget += 1,
+            [(Item::Vcek { .. }, FetchError::Budget { .. } | FetchError::Slow { .. })] => budget += 1,
             other => panic!("{other:?}"),
         }
     }

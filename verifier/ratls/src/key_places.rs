@@ -18,13 +18,18 @@ use crate::load::Load;
 pub struct KeyShares {
     /// Connections of one key at once.
     pub each: usize,
+    /// Places that are left to keys with fewer than [`FEW`].
+    pub left_to_others: usize,
     /// Keys whose connections count against their own share alone: they get in however many others there are.
     pub kept: BTreeSet<SpkiDigest>,
 }
 
+/// Connections of a key that has few.
+pub const FEW: usize = 2;
+
 impl Default for KeyShares {
     fn default() -> Self {
-        Self { each: 16, kept: BTreeSet::new() }
+        Self { each: 16, left_to_others: 0, kept: BTreeSet::new() }
     }
 }
 
@@ -57,7 +62,8 @@ impl KeyPlaces {
         let own = held.get(&key).copied().unwrap_or(0);
         let others =
             || held.iter().filter(|(key, _)| !shares.kept.contains(*key)).map(|(_, count)| count).sum::<usize>();
-        let has_room = shares.kept.contains(&key) || self.0.all > others();
+        let left = if own < FEW { 0 } else { shares.left_to_others };
+        let has_room = shares.kept.contains(&key) || self.0.all > others() + left;
         if own >= shares.each || !has_room {
             return None;
         }
@@ -131,7 +137,7 @@ mod tests {
     #[test]
     fn a_key_has_its_share_and_what_is_kept_is_nobody_elses() {
         let [owner, first, second, third] = [1, 2, 3, 4].map(|byte| SpkiDigest::new([byte; 32]));
-        let places = KeyPlaces::new(4, KeyShares { each: 2, kept: BTreeSet::from([owner]) });
+        let places = KeyPlaces::new(4, KeyShares { each: 2, kept: BTreeSet::from([owner]), ..KeyShares::default() });
         let take = |key| places.take(key);
         let held = [take(first).unwrap(), take(first).unwrap()];
         assert!(take(first).is_none(), "its share");
@@ -143,6 +149,17 @@ mod tests {
         assert!(take(third).is_some());
         drop((others, kept));
         assert!(places.0.held().is_empty());
+    }
+
+    #[test]
+    fn the_last_places_are_for_keys_that_have_few() {
+        let [greedy, other, third] = [1, 2, 3].map(|byte| SpkiDigest::new([byte; 32]));
+        let places = KeyPlaces::new(6, KeyShares { each: 6, left_to_others: 3, ..KeyShares::default() });
+        let held: Vec<_> = std::iter::from_fn(|| places.take(greedy)).collect();
+        assert_eq!(held.len(), 3);
+        let others: Vec<_> = std::iter::from_fn(|| places.take(other)).collect();
+        assert_eq!(others.len(), FEW);
+        assert!(places.take(third).is_some());
     }
 
     #[test]

@@ -38,6 +38,7 @@
 #![forbid(unsafe_code)]
 
 mod appraisal;
+mod busy;
 
 mod client;
 mod connect_error;

@@ -26,6 +26,7 @@ use tower::util::MapResponseLayer;
 use tracing::{debug, warn};
 
 use crate::{
+    busy::Counted,
     defects,
     facts::{FactsError, TlsFacts},
     key_places::{Closed, KeyPlace, KeyPlaces, KeyShares},
@@ -148,7 +149,8 @@ where
 }
 
 /// As [`serve_shared`], where the handshake alone makes a client known: one whose key is `known` then. Whoever else comes stays a
-/// stranger, whatever it is answered.
+/// stranger, whatever it is answered. Known are at most as many as strangers leave of all connections, shared between their keys; one
+/// that is known no longer, and asks for nothing, is hung up on.
 ///
 /// # Errors
 /// As [`serve`].
@@ -166,7 +168,10 @@ where
     IO: AsyncRead + AsyncWrite + Sourced + Unpin + Send + 'static,
 {
     let incoming = incoming.map(|io| io.map(|io| (io.source(), io)));
-    let (services, on_handshake) = (services.add_service(one_by_one(attestation)), OnHandshake::Know(Arc::new(known)));
+    let all = limits.connections.saturating_sub(limits.unattested);
+    let shares = KeyShares { each: all, left_to_others: all / 3, ..KeyShares::default() };
+    let on_handshake = OnHandshake::Know { known: Arc::new(known), keys: KeyPlaces::new(all, shares) };
+    let services = services.add_service(one_by_one(attestation));
     run(incoming, tls, services, limits, on_handshake, Load::default(), shutdown).await
 }
 
@@ -231,11 +236,14 @@ fn one_by_one(attestation: AttestationService) -> OneByOne<AttestationServer<Att
 /// Hears of keys that were not let in.
 type TurnedAway = Arc<dyn Fn(Source, &SpkiDigest) + Send + Sync>;
 
+/// Says of a key whether it is known.
+type Known = Arc<dyn Fn(&SpkiDigest) -> bool + Send + Sync>;
+
 /// Whether the handshake alone makes a connection one of the known.
 #[derive(Clone)]
 enum OnHandshake {
     Wait,
-    Know(Arc<dyn Fn(&SpkiDigest) -> bool + Send + Sync>),
+    Know { known: Known, keys: KeyPlaces },
     Settle { turned_away: TurnedAway, keys: KeyPlaces },
 }
 
@@ -257,6 +265,7 @@ where
     let mut acceptor = JoinSet::new();
     acceptor.spawn(accept(incoming, tls, limits, on_handshake, load, ready));
     Server::builder()
+        .layer(Counted)
         .layer(MapResponseLayer::new(defects::named::<tonic::body::Body>))
         .max_concurrent_streams(limits.streams)
         .concurrency_limit_per_connection(limits.streams as usize)
@@ -311,12 +320,12 @@ async fn accept<I, IO>(
             let Ok(Some(place)) = tokio::time::timeout(waited, places.wait(source)).await else { return };
             let (counts, place) = (load.begun(), place.counted(&load));
             let total = match &on_handshake {
-                OnHandshake::Wait | OnHandshake::Know(_) => match total.try_acquire_owned() {
+                OnHandshake::Wait => match total.try_acquire_owned() {
                     Ok(total) => Some(total),
                     Err(_) => return closed.one_more(),
                 },
                 // Its key says what it may have.
-                OnHandshake::Settle { .. } => None,
+                OnHandshake::Settle { .. } | OnHandshake::Know { .. } => None,
             };
             let eviction = place.eviction();
             let handshake = tokio::time::timeout(limits.handshake, handshake((source, io), &tls, limits, place));
@@ -328,10 +337,20 @@ async fn accept<I, IO>(
                 Ok(Ok(connection)) => {
                     let mut connection = connection;
                     (connection.total, connection.counts) = (total, Some(counts));
-                    if let OnHandshake::Know(known) = &on_handshake {
-                        connection.state.judge_by_key(known(connection.state.peer_spki()));
+                    let is_known = match &on_handshake {
+                        OnHandshake::Wait => false,
+                        OnHandshake::Know { known, .. } => known(connection.state.peer_spki()),
+                        OnHandshake::Settle { .. } => true,
+                    };
+                    if let OnHandshake::Know { known, .. } = &on_handshake {
+                        connection.state.judge_by_key();
+                        if is_known {
+                            connection.gone = Some(Box::pin(forgotten(connection.state.clone(), known.clone())));
+                        }
                     }
-                    if let OnHandshake::Settle { keys, .. } = &on_handshake {
+                    if let (true, OnHandshake::Settle { keys, .. } | OnHandshake::Know { keys, .. }) =
+                        (is_known, &on_handshake)
+                    {
                         let Some(place) = keys.take(*connection.state.peer_spki()) else {
                             closed.one_more();
                             // In order, which tells it from a key that is none of the listed ones.
@@ -361,6 +380,19 @@ async fn accept<I, IO>(
     while handshakes.join_next().await.is_some() {}
 }
 
+/// How often it is looked whether a key is known still.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Ends when the key of a connection is known no longer and nothing that it asked for is under way.
+async fn forgotten(state: Arc<ConnectionState>, known: Known) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if state.is_idle() && !known(state.peer_spki()) {
+            return;
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum HandshakeError {
     #[error("it said nothing")]
@@ -377,13 +409,14 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     limits: ServeLimits,
     place: Place,
 ) -> Result<Connection<IO>, HandshakeError> {
+    let came = Instant::now();
     let hello = LazyConfigAcceptor::new(Acceptor::default(), io);
     let Ok(hello) = tokio::time::timeout(PATIENCE, hello).await else { return Err(HandshakeError::Silent) };
     let stream = hello?.into_stream(tls.config.clone()).await?;
     let facts = TlsFacts::of_server(stream.get_ref().1, tls.own_spki, &tls.alpn)?;
     let eviction = place.eviction();
-    let state = Arc::new(ConnectionState::new(facts, source, limits.unattested_lifetime, place));
-    let timer = Box::pin(tokio::time::sleep(limits.unattested_lifetime));
+    let state = Arc::new(ConnectionState::new(facts, (source, came), limits.unattested_lifetime, place));
+    let timer = Box::pin(tokio::time::sleep_until((came + limits.unattested_lifetime).into()));
     let evicted = Box::pin(async move { eviction.happens().await });
     let nearer = nearer(&state);
     Ok(Connection {

@@ -29,10 +29,17 @@ pub struct ConnectionState {
     opened: Instant,
     unattested_lifetime: Duration,
     inner: Mutex<Inner>,
+    /// Requests that are under way: each holds this once more.
+    requests: Arc<()>,
     /// Attestation calls of one connection take turns ([`crate::one_by_one`]), so that an older answer never replaces a newer one.
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
     /// The end of the connection has come nearer.
     pub(crate) nearer: Arc<Notify>,
+}
+
+/// A request that is under way, until it is dropped.
+pub(crate) struct UnderWay {
+    _one: Arc<()>,
 }
 
 #[derive(Default)]
@@ -61,16 +68,33 @@ enum Life {
 }
 
 impl ConnectionState {
-    pub(crate) fn new(facts: TlsFacts, source: Source, unattested_lifetime: Duration, place: Place) -> Self {
+    /// `came`: when its stream did, before the handshake.
+    pub(crate) fn new(
+        facts: TlsFacts,
+        (source, came): (Source, Instant),
+        unattested_lifetime: Duration,
+        place: Place,
+    ) -> Self {
         Self {
             facts,
             source,
-            opened: Instant::now(),
+            opened: came,
             unattested_lifetime,
+            requests: Arc::default(),
             inner: Mutex::new(Inner { place: Some(place), ..Inner::default() }),
             turn: Arc::default(),
             nearer: Arc::default(),
         }
+    }
+
+    /// Counts a request from its head until its answer was taken.
+    pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
+        UnderWay { _one: self.requests.clone() }
+    }
+
+    /// Nothing that it asked for is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.requests) == 1
     }
 
     /// Where it comes from; 0 where the server does not tell sources apart.
@@ -209,12 +233,8 @@ impl ConnectionState {
     }
 
     /// Whether its client is known its key says, and nothing that comes later.
-    pub(crate) fn judge_by_key(&self, known: bool) {
-        let mut inner = self.inner();
-        inner.by_key = true;
-        if known {
-            inner.settle(Life::Open);
-        }
+    pub(crate) fn judge_by_key(&self) {
+        self.inner().by_key = true;
     }
 
     /// The handshake alone proved what this server asks for.
@@ -293,7 +313,7 @@ mod tests {
     fn state() -> (ConnectionState, Places) {
         let places = Places::new(1);
         let place = places.take(0, Instant::now()).unwrap();
-        (ConnectionState::new(TlsFacts::for_tests(), 0, SHORT, place), places)
+        (ConnectionState::new(TlsFacts::for_tests(), (0, Instant::now()), SHORT, place), places)
     }
 
     fn admitted(word: &'static str, at: Instant) -> Arc<Attested<&'static str>> {
@@ -333,11 +353,25 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_a_request_under_way_is_not_idle() {
+        let state = Arc::new(state().0);
+        assert!(state.is_idle());
+        let (one, other) = (state.begin(), state.begin());
+        drop(one);
+        assert!(!state.is_idle());
+        drop(other);
+        assert!(state.is_idle());
+    }
+
+    #[test]
     fn where_the_key_says_who_is_known_an_answer_makes_nobody_so() {
         let report_data = coffer_verifier::abi::ReportData::new([0; 64]);
         for known in [true, false] {
             let (state, places) = state();
-            state.judge_by_key(known);
+            state.judge_by_key();
+            if known {
+                state.settle();
+            }
             state.answered(Opener::new(hpke::key_pair().unwrap().1, report_data));
             assert!(state.has_answered());
             assert_eq!((state.lives_until().is_none(), places.taken()), (known, usize::from(!known)));

@@ -17,7 +17,8 @@ use coffer_rim::{chain, input};
 use coffer_token::KeySet;
 use coffer_verifier::abi::{ProductLine, SpkiDigest};
 use coffer_verifier::ear::{Issuer, Word};
-use coffer_verifier::{Endorsements, EvidencePolicy, Look, MaxAge, PolicyFileError, STRICT, amd_root};
+use coffer_verifier::said::plain;
+use coffer_verifier::{Endorsements, EvidencePolicy, Look, MaxAge, PolicyFileError, STRICT, UnixTime, amd_root};
 use serde::{Deserialize, Serialize};
 
 use crate::access::Access;
@@ -131,8 +132,34 @@ pub struct Config {
     pub traces: Option<Collector>,
     /// What callers may cost.
     pub limits: Limits,
+    /// What nobody will have meant, of the texts of policies.
+    pub found: Vec<String>,
     /// What counts at the next start alone, by its key, in a form to compare.
     pub of_the_start: Vec<(&'static str, String)>,
+}
+
+impl Config {
+    /// What nobody will have meant, and does not keep it from being used: findings in the texts of policies, and what is over `now`.
+    pub fn warnings(&self, now: UnixTime) -> Vec<String> {
+        let mut all = self.found.clone();
+        for list in self.appraiser.endorsements.crls() {
+            let (_, to) = list.validity();
+            let of = list.product().map_or_else(String::new, |product| format!(" of {product}"));
+            if to < now {
+                all.push(format!("endorsements: revocation list {}{of} is over since {to}", list.number()));
+            }
+        }
+        for one in self.appraiser.endorsements.certificates() {
+            let (_, to) = one.validity();
+            if to < now {
+                all.push(format!("endorsements: a certificate ({}) is over since {to}", one.role()));
+            }
+        }
+        if let Some(to) = self.tls.as_ref().and_then(|tls| tls.until).filter(|to| *to < now) {
+            all.push(format!("tls.certificate is over since {to}: clients that look at its dates go away"));
+        }
+        all
+    }
 }
 
 /// Everything wrong with a configuration.
@@ -168,8 +195,11 @@ impl ConfigError {
     }
 
     /// What the operator can do.
-    pub const fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &'static str {
         match self {
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                "it is for the user that the service runs as alone, and so is its folder: ask as that user or as root"
+            }
             Self::Read { .. } => {
                 "make a state folder with `coffer-verifier init --state DIR`, or name the file with --config"
             }
@@ -200,7 +230,7 @@ impl ConfigFile {
             .map_err(|source| ConfigError::Read { path: path.into(), source })?;
         settings::parse(&text, &REQUIRED).map_err(|error| match error {
             Unreadable::Toml(message) => ConfigError::Toml { path: path.into(), message },
-            Unreadable::Mistakes(all) => ConfigError::Mistakes(all),
+            Unreadable::Mistakes(all) => ConfigError::Mistakes(all.iter().map(|one| plain(one)).collect()),
         })
     }
 
@@ -217,7 +247,8 @@ impl ConfigFile {
         let endorsements = self.endorsement_files(folder, &mut mistakes);
         let access = self.access(&mut mistakes);
         let tls = self.tls.as_ref().and_then(|entry| entry.read(folder, &mut mistakes));
-        let (policies, simulators) = self.policies(folder, &mut mistakes);
+        let mut found = Vec::new();
+        let (policies, simulators) = self.policies(folder, &mut mistakes, &mut found);
         let kds = self.kds.as_ref().map(|entry| entry.read(simulators, "policy", &mut mistakes)).unwrap_or_default();
         let limits = self.limits.read(&mut mistakes);
         let traces = self.traces.as_deref().map(Collector::parse).transpose();
@@ -242,6 +273,7 @@ impl ConfigFile {
                 appraiser: Appraiser::new(policies, endorsements, issuer),
                 access,
                 tls,
+                found,
                 kds,
                 traces,
                 limits,
@@ -335,6 +367,11 @@ impl ConfigFile {
         for file in &self.endorsements {
             let read = input::read(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
             let added = read.and_then(|bytes| {
+                if Look::of(&bytes) == Look::CertTable {
+                    let table = Endorsements::from_cert_table(&bytes).map_err(|error| chain(&error))?;
+                    all.merge(&table);
+                    return Ok(());
+                }
                 let refused = match all.add_certificates(&bytes) {
                     Ok(()) => return Ok(()),
                     Err(refused) => refused,
@@ -354,7 +391,12 @@ impl ConfigFile {
     }
 
     /// The policies, and every simulator's root that one of them believes.
-    fn policies(&self, folder: &Path, mistakes: &mut Vec<String>) -> (Option<Policies>, Vec<SpkiDigest>) {
+    fn policies(
+        &self,
+        folder: &Path,
+        mistakes: &mut Vec<String>,
+        found: &mut Vec<String>,
+    ) -> (Option<Policies>, Vec<SpkiDigest>) {
         let (mut all, mut simulators) = (Vec::new(), Vec::new());
         for (name, entry) in &self.policies {
             let shown = coffer_rim::foreign(name).into_owned();
@@ -364,8 +406,8 @@ impl ConfigFile {
                 continue;
             }
             let simulated = entry.roots(&shown, mistakes);
-            let floor = entry.floor(&shown, folder, mistakes);
-            let rego = entry.rego(&shown, folder, mistakes);
+            let floor = entry.floor(&shown, folder, mistakes, found);
+            let rego = entry.rego(&shown, folder, mistakes, found);
             simulators.extend_from_slice(&simulated);
             let Some((rules, text)) = floor else { continue };
             // How old it is is asked at each appraisal; without a date nothing would ever be accepted.
@@ -380,7 +422,7 @@ impl ConfigFile {
             }
             match Policy::new(Parts { name, floor: (rules, &text), rego, simulated: &simulated }) {
                 Ok(policy) => all.push(policy),
-                Err(error) => mistakes.push(format!("policies.{shown}: the name is not {error}")),
+                Err(error) => mistakes.push(format!("policies.{shown}: that is no name of a policy: {error}")),
             }
         }
         let default = self.default_policy.as_deref().unwrap_or(STRICT_NAME);
@@ -416,7 +458,13 @@ fn each_mistake(name: &str, file: &str, text: &str, error: &PolicyFileError) -> 
 }
 
 impl PolicyEntry {
-    fn floor(&self, name: &str, folder: &Path, mistakes: &mut Vec<String>) -> Option<(EvidencePolicy, String)> {
+    fn floor(
+        &self,
+        name: &str,
+        folder: &Path,
+        mistakes: &mut Vec<String>,
+        found: &mut Vec<String>,
+    ) -> Option<(EvidencePolicy, String)> {
         let words = format!("{STRICT_NAME:?} and {VMPL_AND_DEBUG_ALONE:?} are words, anything else is a file");
         match self.floor.as_deref().unwrap_or(STRICT_NAME) {
             STRICT_NAME => Some((EvidencePolicy::strict(), STRICT.to_owned())),
@@ -436,7 +484,11 @@ impl PolicyEntry {
                     .map_err(|error| mistakes.push(format!("policies.{name}.floor ({file}): {error}; {words}")))
                     .ok()?;
                 match EvidencePolicy::from_toml(&text).and_then(EvidencePolicy::without_manifests) {
-                    Ok(rules) => Some((rules, text)),
+                    Ok(rules) => {
+                        let all = lint_typed(file, &text, Guests::Here);
+                        found.extend(all.iter().map(|one| format!("policies.{name}.floor ({one})")));
+                        Some((rules, text))
+                    }
                     Err(error) => {
                         mistakes.extend(each_mistake(name, file, &text, &error));
                         None
@@ -446,7 +498,7 @@ impl PolicyEntry {
         }
     }
 
-    fn rego(&self, name: &str, folder: &Path, mistakes: &mut Vec<String>) -> Option<Rego> {
+    fn rego(&self, name: &str, folder: &Path, mistakes: &mut Vec<String>, found: &mut Vec<String>) -> Option<Rego> {
         let Some(file) = &self.rego else {
             if self.bundle_key.is_some() {
                 mistakes.push(format!("policies.{name}.bundle_key: there is no rego that it could have signed"));
@@ -468,12 +520,32 @@ impl PolicyEntry {
             mistakes.push(format!("policies.{name}.rego is empty: expected a file, a folder or a bundle"));
             return None;
         }
-        let read = self.read_rego(name, &folder.join(file), trust);
+        let path = folder.join(file);
+        // The words of a command line are none here: what a service asks lies beside its configuration.
+        if let Some(word) = file.to_str().filter(|word| Shipped::named(word).is_some() && !path.exists()) {
+            mistakes.push(format!(
+                "policies.{name}.rego ({word}): no such file is there; `coffer policy show {word} > {word}.rego` writes the text that \
+                 comes with Coffer"
+            ));
+            return None;
+        }
+        let read = self.read_rego(name, &path, trust, found);
         read.map_err(|why| mistakes.push(format!("policies.{name}.rego ({}): {why}", file.display()))).ok()
     }
 
     /// A folder, a bundle by its first bytes, or one text.
-    fn read_rego(&self, name: &str, path: &Path, trust: BundleTrust<'_>) -> Result<Rego, String> {
+    fn read_rego(
+        &self,
+        name: &str,
+        path: &Path,
+        trust: BundleTrust<'_>,
+        found: &mut Vec<String>,
+    ) -> Result<Rego, String> {
+        let mut lint = |files: &[File], data| {
+            // What cannot be looked at is said to be no policy.
+            let all = coffer_policies::lint::lint(name, files, data).unwrap_or_default();
+            found.extend(all.iter().map(|one| format!("policies.{name}.rego ({one})")));
+        };
         let no_bundle = || match &self.bundle_key {
             Some(_) => Err("it is no bundle, and bundle_key demands one that is signed".to_owned()),
             None => Ok(()),
@@ -492,6 +564,7 @@ impl PolicyEntry {
             if files.is_empty() {
                 return Err("no .rego file is there".to_owned());
             }
+            lint(&files, data.as_ref());
             let deciding: Vec<File> = files.into_iter().filter(|file| !is_test_file(&file.name)).collect();
             return Rego::of(name, &deciding, data.as_ref(), digest).map_err(|error| chain(&error));
         }
@@ -501,11 +574,14 @@ impl PolicyEntry {
                 BundleError::Signature { .. } => format!("{}; bundle_key names the key that signed it", chain(&error)),
                 other => chain(&other),
             })?;
+            lint(bundle.files(), bundle.data());
             return bundle.policy().map_err(|error| chain(&error));
         }
         no_bundle()?;
         let text = String::from_utf8(bytes).map_err(|_| "is neither text nor a bundle (.tar.gz)".to_owned())?;
-        Rego::parse(name, &text).map_err(|error| chain(&error))
+        let policy = Rego::parse(name, &text).map_err(|error| chain(&error))?;
+        lint(&[File::new(path.file_name().unwrap_or_default().to_string_lossy(), text)], None);
+        Ok(policy)
     }
 
     fn roots(&self, name: &str, mistakes: &mut Vec<String>) -> Vec<SpkiDigest> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use coffer_verifier::ear::Issuer;
@@ -90,8 +90,9 @@ pub async fn not_found() -> Refusal {
 }
 
 /// Something has this path, and another method.
-pub async fn other_method() -> Refusal {
-    Refusal::Method
+pub async fn other_method(uri: Uri) -> Refusal {
+    let takes = ROUTES.iter().find(|route| route.path == uri.path()).map(|route| route.method);
+    Refusal::Method { takes: if takes == Some("post") { "POST" } else { "GET" } }
 }
 
 /// The body, whole and bounded.

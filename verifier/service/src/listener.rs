@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::{HeaderValue, Request, Version, header};
@@ -47,6 +47,7 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut lines = JoinSet::new();
+    let seldom = Arc::new(Seldom::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted.map(|(stream, peer)| Line::Network(stream, peer)),
@@ -63,11 +64,11 @@ pub async fn serve(
             service.metrics.closed();
             continue;
         };
-        let (service, router, stop) = (Arc::clone(&service), router.clone(), stop.clone());
+        let (service, router, stop, seldom) = (Arc::clone(&service), router.clone(), stop.clone(), Arc::clone(&seldom));
         lines.spawn(async move {
             let _place = place;
             match accepted {
-                Line::Network(stream, peer) => line(stream, peer, service, router, stop).await,
+                Line::Network(stream, peer) => line(stream, peer, service, router, stop, &seldom).await,
                 Line::Local(stream) => speak(stream, None, &service, router, stop).await,
             }
         });
@@ -96,10 +97,11 @@ async fn line(
     service: Arc<Service>,
     router: Router,
     mut stop: watch::Receiver<bool>,
+    seldom: &Seldom,
 ) {
     // An answer is one write.
     let _ = stream.set_nodelay(true);
-    let Some(Tls { config, client_roots }) = service.live().tls.clone() else {
+    let Some(Tls { config, client_roots, .. }) = service.live().tls.clone() else {
         return speak(stream, None, &service, router, stop).await;
     };
     let up = tokio::select! {
@@ -116,11 +118,38 @@ async fn line(
         }
         Ok(Err(error)) => {
             service.metrics.no_tls();
-            tracing::debug!(%peer, %error, "no TLS");
+            if is_certificate(&error) && seldom.may_speak() {
+                tracing::info!(%peer, %error, "a client certificate is not believed; others of this minute are counted alone");
+            } else {
+                tracing::debug!(%peer, %error, "no TLS");
+            }
         }
         Err(_) => service.metrics.no_tls(),
     }
 }
+
+/// The handshake ended with what is wrong with a client's certificate.
+fn is_certificate(error: &std::io::Error) -> bool {
+    let of_tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(of_tls, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// Speaks once a minute: strangers may connect as often as they like.
+#[derive(Default)]
+struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    fn may_speak(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = last.is_none_or(|last| last.elapsed() >= MINUTE);
+        if may {
+            *last = Some(Instant::now());
+        }
+        may
+    }
+}
+
+const MINUTE: Duration = Duration::from_mins(1);
 
 async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,

@@ -15,6 +15,8 @@ pub fn document() -> Value {
     let mut paths = Map::new();
     for Route { method, path, open } in ROUTES {
         let mut operation = described(path);
+        operation["operationId"] = id(path).into();
+        operation["responses"]["500"] = refusal("This service failed.");
         if open == Open::ToAll {
             operation["security"] = json!([]);
         }
@@ -45,6 +47,13 @@ pub fn document() -> Value {
             "schemas": schemas(),
         },
     })
+}
+
+/// What programs that are made of the document call it: the words of its path.
+fn id(path: &str) -> String {
+    let words = path.split(['/', '.', '-']).filter(|word| !matches!(*word, "" | "v1" | "well" | "known" | "json"));
+    let id = words.collect::<Vec<_>>().join("_");
+    if id.is_empty() { "page".to_owned() } else { id }
 }
 
 /// As it is served: made once, and one copy for everybody, since everybody may ask for it.
@@ -101,7 +110,7 @@ fn described(path: &str) -> Value {
         "/v1/appraise/batch" => posted("Judge several, each for itself.", "Batch", "Answers"),
         "/v1/challenge" => got(
             "A value to have put into REPORT_DATA.",
-            "Good once, for a minute, at the replica that sees it first.",
+            "Good once at each replica, for a minute.",
             &named("Challenge"),
         ),
         "/v1/policies" => got("The policies there are.", "Each with the text that it is.", &named("Policies")),

@@ -5,7 +5,7 @@
 use coffer_rim::failure::Reason;
 use coffer_rim::{Class, Failure, foreign::foreign_at_most};
 use coffer_verifier::ear::EarError;
-use coffer_verifier::{EndorsementError, PresentedError};
+use coffer_verifier::{EndorsementError, Look, PresentedError};
 
 /// Why there is no appraisal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,10 +26,12 @@ pub enum Refusal {
     #[error("evidence is in no form that is known")]
     Evidence(#[from] PresentedError),
     /// No certificate or list at all.
-    #[error("{field} has something else than certificates or lists")]
+    #[error("{field}[{at}] is nothing that belongs there")]
     Endorsement {
         /// Where.
         field: &'static str,
+        /// Which of them.
+        at: usize,
         /// Why.
         #[source]
         source: EndorsementError,
@@ -85,8 +87,11 @@ pub enum Refusal {
     #[error("there is nothing of that name")]
     NotFound,
     /// Something is there, for another method.
-    #[error("that is not asked for in this way")]
-    Method,
+    #[error("that is asked for with {takes}, and not in this way")]
+    Method {
+        /// The method that is there.
+        takes: &'static str,
+    },
     /// As many as can be served are.
     #[error("as many requests as can be served at once are under way")]
     Busy,
@@ -134,7 +139,7 @@ impl Refusal {
             Self::TooLong { .. } => "too-long",
             Self::MediaType | Self::CallType => "media-type",
             Self::NotFound => "not-found",
-            Self::Method => "method",
+            Self::Method { .. } => "method",
             Self::Busy => "busy",
             Self::CallerBusy => "caller-busy",
             Self::Slow => "slow",
@@ -148,7 +153,7 @@ impl Refusal {
         match self {
             Self::Unauthenticated => 401,
             Self::NotFound => 404,
-            Self::Method => 405,
+            Self::Method { .. } => 405,
             Self::ChallengeForged | Self::ChallengeExpired | Self::ChallengeOfBefore | Self::ChallengeSpent => 409,
             Self::TooLong { .. } => 413,
             Self::MediaType | Self::CallType => 415,
@@ -162,14 +167,24 @@ impl Refusal {
     /// What helps.
     pub const fn hint(&self) -> &'static str {
         match self {
-            Self::Malformed(_) | Self::Field { .. } | Self::TooMany { .. } | Self::MediaType => {
+            Self::Malformed(_) | Self::Field { .. } | Self::TooMany { .. } => {
                 "/openapi.json says what a request may hold"
             }
+            Self::MediaType => "send JSON, and say so: `Content-Type: application/json`",
             Self::Evidence(error) => error.hint(),
+            Self::Endorsement { source: EndorsementError::Other { found: Look::RevocationList, .. }, .. } => {
+                "a revocation list goes into crls"
+            }
+            Self::Endorsement { source: EndorsementError::Other { found: Look::Certificate, .. }, .. } => {
+                "a certificate goes into certificates"
+            }
+            Self::Endorsement { source: EndorsementError::Other { found: Look::CertTable, .. }, .. } => {
+                "a certificate table goes into cert_table, beside a bare report"
+            }
             Self::Endorsement { .. } => "give certificates and lists in DER or PEM",
             Self::Policy(_) => "GET /v1/policies lists them",
             Self::ChallengeForged | Self::ChallengeExpired | Self::ChallengeOfBefore | Self::ChallengeSpent => {
-                "GET /v1/challenge gives another; each is good for one request, at the replica that saw it first"
+                "GET /v1/challenge gives another; each is good for one request at each replica, within a minute"
             }
             Self::NoTokens => "its operator sets issuer and token_keys",
             Self::CallType => "send messages of proto/verifier.proto as gRPC has them, in binary",
@@ -177,7 +192,7 @@ impl Refusal {
             Self::Unauthenticated => "send `Authorization: Bearer KEY`, or a client certificate that is believed here",
             Self::OtherHost => "ask for localhost or an address of the loopback: whoever connects may ask here",
             Self::TooLong { .. } => "send less at once",
-            Self::NotFound | Self::Method => "/openapi.json lists what there is",
+            Self::NotFound | Self::Method { .. } => "/openapi.json lists what there is",
             Self::Busy | Self::CallerBusy | Self::Stopping => "ask again after a pause",
             Self::Slow => "ask again after a pause, and in smaller batches",
             Self::Internal => "see the log of the service",

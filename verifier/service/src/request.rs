@@ -101,11 +101,11 @@ impl Asked {
         for (field, limit, entries) in
             [("certificates", MAX_CERTIFICATES, &words.certificates), ("crls", MAX_CRLS, &words.crls)]
         {
-            for entry in entries {
+            for (at, entry) in entries.iter().enumerate() {
                 let is_crl = field == "crls";
                 let added = if is_crl { beside.add_crl(entry) } else { beside.add_certificates(entry) };
                 match added {
-                    Err(source) if source.is_malformed() => return Err(Refusal::Endorsement { field, source }),
+                    Err(source) if source.is_malformed() => return Err(Refusal::Endorsement { field, at, source }),
                     Err(source) => unusable = unusable.or(Some(source)),
                     Ok(()) => {}
                 }

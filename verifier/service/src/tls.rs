@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coffer_rim::input;
+use coffer_verifier::UnixTime;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -33,6 +34,8 @@ pub struct Tls {
     pub config: Arc<ServerConfig>,
     /// Whose client certificates are believed; nobody's without.
     pub client_roots: Option<ClientRoots>,
+    /// Last second of the certificates, of the first that ends; none where they do not say.
+    pub until: Option<UnixTime>,
 }
 
 /// SHA-256 of the roots of client certificates: what was checked under these counts while these are the ones, and no longer.
@@ -57,8 +60,9 @@ impl TlsEntry {
             .map(|file| roots(&folder.join(file)).map_err(|why| keep("client_roots", file, why)));
         let (chain, key, roots) = (chain.ok()?, key.ok()?, roots.transpose().ok()?);
         let (roots, client_roots) = roots.unzip();
+        let until = chain.iter().filter_map(|one| ends(one)).min();
         let config = config(chain, key, roots).map_err(|error| keep("key", &self.key, error)).ok()?;
-        Some(Tls { config, client_roots })
+        Some(Tls { config, client_roots, until })
     }
 }
 
@@ -69,6 +73,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
         Ok(all) if !all.is_empty() => Ok(all),
         _ => Err("has no certificates in PEM".to_owned()),
     }
+}
+
+fn ends(certificate: &[u8]) -> Option<UnixTime> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(UnixTime::from_secs(parsed.validity().not_after.timestamp()))
 }
 
 fn roots(path: &Path) -> Result<(RootCertStore, ClientRoots), String> {

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use coffer_verifier::UnixTime;
 use coffer_verifier_service::{ConfigError, ConfigFile, KeyEntry, PolicyEntry, TlsEntry};
 
 use crate::common::{config, lab, roots};
@@ -272,7 +273,49 @@ fn rego_is_a_file_a_folder_or_a_bundle_and_a_key_demands_a_signature() {
         let floor = at("floor.toml").to_str().unwrap().to_owned();
         file.policies.insert("team".into(), PolicyEntry { floor: Some(floor), ..lab() });
     });
-    let places = [":1:1): ", ":2:1): "];
+    let places = [":1:17): ", ":2:1): "];
     assert!(found.len() == 2 && found.iter().zip(places).all(|(one, place)| one.contains(place)), "{found:#?}");
     assert!(found.iter().all(|one| !one.contains('\n') && !one.contains("are words")), "{found:#?}");
+}
+
+#[test]
+fn what_can_be_used_and_nobody_will_have_meant_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut file, _) = config(folder.path());
+    let (now, later) = (UnixTime(1_789_862_400), UnixTime(9_000_000_000));
+    assert_eq!(file.resolve(folder.path()).unwrap().warnings(now), [""; 0]);
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    write("typo.rego", b"package typo\n\nallow if input.result.claims.produkt == \"Milan\"\n");
+    write("any.toml", b"measurements = \"any\"\n");
+    let any = PolicyEntry { floor: Some("any.toml".into()), rego: Some("typo.rego".into()), ..PolicyEntry::default() };
+    file.policies.insert("any".into(), any);
+    write("ark.der", include_bytes!("../../data/milan_ark.der"));
+    file.endorsements.push("ark.der".into());
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut certificate = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+    certificate.not_after = rcgen::date_time_ymd(2026, 1, 1);
+    write("own.pem", certificate.self_signed(&key).unwrap().pem().as_bytes());
+    write("own.key", key.serialize_pem().as_bytes());
+    std::fs::set_permissions(folder.path().join("own.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    file.plain_http_for_this_machine_alone = false;
+    file.tls = Some(TlsEntry { certificate: "own.pem".into(), key: "own.key".into(), client_roots: None });
+    let resolved = file.resolve(folder.path()).unwrap();
+    let found = resolved.warnings(now).join("\n");
+    for words in
+        ["policies.any.floor (any.toml:1:1: any-guest", "typo.rego:3:", "unknown-field", "tls.certificate is over"]
+    {
+        assert!(found.contains(words), "{words}: {found}");
+    }
+    assert!(!found.contains("endorsements"), "{found}");
+    assert!(resolved.warnings(later).iter().any(|one| one.starts_with("endorsements: a certificate")));
+}
+
+#[test]
+fn a_word_of_a_command_line_and_a_name_that_is_none_are_told_as_that() {
+    let found = mistakes(|file| {
+        file.policies.insert("a".into(), PolicyEntry { rego: Some("azure-cvm".into()), ..PolicyEntry::default() });
+        file.policies.insert("a b".into(), PolicyEntry::default());
+    });
+    assert!(found[0].contains("coffer policy show azure-cvm > azure-cvm.rego"), "{found:?}");
+    assert!(found[1].contains("no name of a policy: expected 1 to 256 printable"), "{found:?}");
 }

@@ -19,7 +19,7 @@ async fn a_bare_report_is_completed_once_for_a_policy_that_believes_the_simulato
     let kds = kds_service::Service::start(installation(), started, |_, _| None).await;
     kds.days.store(1, Ordering::Relaxed);
     let simulated_service = Some(kds.base.to_string());
-    let service = Running::with(|file| file.kds = Some(KdsEntry { service: None, simulated_service })).await;
+    let service = Running::with(|file| file.kds = Some(KdsEntry { simulated_service, ..KdsEntry::default() })).await;
     let bare = STANDARD.encode(evidence(now(), [5; 64]).report);
     let ask = |policy: &'static str| json!({ "evidence": bare, "report_data": "any", "policy": policy });
     for _ in 0..3 {
@@ -48,7 +48,7 @@ async fn for_what_its_configuration_names_nobody_is_asked() {
             std::fs::write(&name, certificate.der()).unwrap();
             file.endorsements.push(name);
         }
-        file.kds = Some(KdsEntry { service: None, simulated_service });
+        file.kds = Some(KdsEntry { simulated_service, ..KdsEntry::default() });
     })
     .await;
     let bare = STANDARD.encode(whole.report);
@@ -64,7 +64,7 @@ async fn what_was_not_got_is_said_as_the_command_says_it() {
     let kds =
         kds_service::Service::start(installation(), now(), |_, _| Some(kds_service::Reply::Status(404, ""))).await;
     let simulated_service = Some(kds.base.to_string());
-    let service = Running::with(|file| file.kds = Some(KdsEntry { service: None, simulated_service })).await;
+    let service = Running::with(|file| file.kds = Some(KdsEntry { simulated_service, ..KdsEntry::default() })).await;
     let bare = STANDARD.encode(evidence(now(), [5; 64]).report);
     let (status, answer) = service.appraise(&json!({ "evidence": bare, "report_data": "any", "policy": "lab" })).await;
     assert_eq!((status, codes(&answer)), (200, vec!["endorsement-missing"]));
@@ -78,7 +78,7 @@ async fn a_service_that_does_not_answer_costs_no_batch_its_answers() {
     let kds = kds_service::Service::start(installation(), now(), |_, _| Some(kds_service::Reply::Hang)).await;
     let simulated_service = Some(kds.base.to_string());
     let service = Running::with(|file| {
-        file.kds = Some(KdsEntry { service: None, simulated_service });
+        file.kds = Some(KdsEntry { simulated_service, ..KdsEntry::default() });
         // One after another they would take longer than the request may.
         file.limits.request_seconds = 6;
     })

@@ -161,6 +161,13 @@ impl<'a> CertTable<'a> {
         Ok(Self { entries })
     }
 
+    /// True if bytes begin as a table does, or are one, with an entry of a kind that is known.
+    pub fn is_one(bytes: &'a [u8]) -> bool {
+        let known = |kind: CertKind| !matches!(kind, CertKind::Other(_));
+        bytes.first_chunk().is_some_and(|guid| known(CertKind::from_guid(*guid)))
+            || Self::parse(bytes).is_ok_and(|table| table.entries.iter().any(|(kind, _)| known(*kind)))
+    }
+
     /// A table with these entries, in this order.
     pub fn write(entries: &[(CertKind, &[u8])]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -205,6 +212,12 @@ mod tests {
         assert_eq!(CertTable::write(table.entries()), bytes);
         assert_eq!(CertTable::parse(&[]).unwrap().entries(), &[]);
         assert_eq!(CertTable::parse(&[0; 4096]).unwrap().entries(), &[]);
+        assert!(CertTable::is_one(&bytes) && CertTable::is_one(&bytes[..80]), "one that breaks off was one");
+        let behind = CertTable::write(&[(CertKind::Other([7; 16]), b"x"), (CertKind::Ark, b"root")]);
+        assert!(CertTable::is_one(&behind));
+        for none in [&[0; 48][..], b"", &CertTable::write(&[(CertKind::Other([7; 16]), b"x")])] {
+            assert!(!CertTable::is_one(none));
+        }
     }
 
     #[test]

@@ -22,10 +22,12 @@ pub enum WordError {
         found: usize,
     },
     /// Not hexadecimal.
-    #[error("{word} is not hexadecimal")]
+    #[error("{word} is not hexadecimal, expected {} digits", 2 * expected)]
     Hex {
         /// Name of the word.
         word: &'static str,
+        /// Bytes it has.
+        expected: usize,
     },
 }
 
@@ -74,7 +76,7 @@ macro_rules! word {
         impl FromStr for $name {
             type Err = WordError;
             fn from_str(text: &str) -> Result<Self, WordError> {
-                let bytes = hex::decode(text).map_err(|_| WordError::Hex { word: $field })?;
+                let bytes = hex::decode(text).map_err(|_| WordError::Hex { word: $field, expected: $len })?;
                 Self::try_from(bytes.as_slice())
             }
         }
@@ -135,7 +137,9 @@ impl ChipId {
     pub fn of_text(text: &str) -> Result<Self, WordError> {
         let short = 2 * super::ProductLine::Turin.hwid_len();
         match hex::decode(text) {
-            Ok(hwid) if text.len() == short => Self::of_hwid(&hwid).ok_or(WordError::Hex { word: "CHIP_ID" }),
+            Ok(hwid) if text.len() == short => {
+                Self::of_hwid(&hwid).ok_or(WordError::Hex { word: "CHIP_ID", expected: Self::LEN })
+            }
             _ => text.parse(),
         }
     }
@@ -193,6 +197,6 @@ mod tests {
         let word = HostData::new([0xab; 32]);
         assert_eq!(word.to_string().parse::<HostData>().unwrap(), word);
         assert_eq!("abcd".parse::<HostData>(), Err(WordError::Length { word: "HOST_DATA", expected: 32, found: 2 }));
-        assert_eq!("zz".parse::<HostData>(), Err(WordError::Hex { word: "HOST_DATA" }));
+        assert_eq!("zz".parse::<HostData>(), Err(WordError::Hex { word: "HOST_DATA", expected: 32 }));
     }
 }

@@ -82,6 +82,17 @@ impl fmt::Display for Age {
     }
 }
 
+impl Age {
+    /// Of what is older than a day, in days and hours: nobody reads millions of seconds.
+    pub(crate) fn rough(&self) -> String {
+        match (self.0 / 86_400, self.0 / 3600 % 24) {
+            (1.., _) if self.0 % 86_400 == 0 => self.to_string(),
+            (days @ 1.., hours) => format!("{days}d {hours}h"),
+            _ => self.to_string(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +112,9 @@ mod tests {
         }
         for bad in ["", "d", "0d", "7", "7w", "-1d", "+7d", "1.5h", "99999999d", "7 d"] {
             assert_eq!(bad.parse::<MaxAge>(), Err(AgeError), "{bad}");
+        }
+        for (seconds, said) in [(2_713_237, "31d 9h"), (172_800, "2d"), (3_601, "3601s"), (-5, "-5s")] {
+            assert_eq!(Age(seconds).rough(), said);
         }
         let (short, long) = (MaxAge::Seconds(1), MaxAge::Seconds(2));
         assert_eq!((short.stricter(long), long.stricter(short)), (short, short));

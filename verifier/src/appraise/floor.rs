@@ -377,7 +377,7 @@ fn crl_age(floor: &mut Floor, verified: &VerifiedReport, limit: MaxAge) {
         };
     };
     let age = verified.verified_at().0.saturating_sub(this_update.0);
-    let found = format!("list {number} of {this_update}, {} old", Age(age));
+    let found = format!("list {number} of {this_update}, {} old", Age(age).rough());
     match limit {
         MaxAge::Any => floor.trail.waive(Code::CrlAge, found, "any: the policy has no limit"),
         MaxAge::Seconds(_) => floor.check(

@@ -10,7 +10,7 @@ pub struct Issuer(String);
 
 /// Text is no issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected https://HOST, with port and path if need be, and nothing behind")]
+#[error("expected https://HOST, with port and path if need be, and nothing behind: no slash at the end, no query")]
 pub struct IssuerError;
 
 impl Issuer {

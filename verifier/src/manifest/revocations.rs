@@ -81,6 +81,13 @@ impl Revocations {
         self.until.is_over(now)
     }
 
+    /// Nothing is listed: all that it says is that somebody looked.
+    pub fn is_empty(&self) -> bool {
+        let Self { until: _, manifests, measurements, workloads, components, policies } = self;
+        let digests = [components.is_empty(), policies.is_empty()];
+        manifests.is_empty() && measurements.is_empty() && workloads.is_empty() && digests == [true, true]
+    }
+
     /// A policy is listed, by the SHA-256 that names its texts.
     pub fn lists_policy(&self, digest: &[u8; 32]) -> bool {
         self.policies.contains(&hex::encode(digest))
@@ -151,6 +158,7 @@ mod tests {
     fn a_policy_is_listed_by_the_digest_of_its_texts() {
         let list = Revocations::from_toml(&format!("until = \"never\"\npolicies = [\"{}\"]", "07".repeat(32))).unwrap();
         assert!(list.lists_policy(&[7; 32]) && !list.lists_policy(&[8; 32]));
+        assert!(!list.is_empty() && Revocations::from_toml("until = \"never\"").unwrap().is_empty());
         assert_eq!(list.named_in(&contents()), [""; 0]);
     }
 

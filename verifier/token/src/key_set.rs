@@ -51,6 +51,9 @@ pub enum KeySetError {
         /// Where it stops being one.
         line: usize,
     },
+    /// What others get of one.
+    #[error("these are public keys (JWKS), with which nobody signs")]
+    PublicKeysAlone,
     /// A private key that is none.
     #[error("{place} is no private P-384 key")]
     Private {
@@ -78,6 +81,8 @@ impl KeySetError {
     pub const fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Public { .. } => Some("chmod 600, and rotate twice: somebody may have read it"),
+            Self::PublicKeysAlone => Some("name the file that `coffer token init` made, which has the private keys"),
+            Self::Json { .. } => Some("`coffer token init` makes one"),
             _ => None,
         }
     }
@@ -158,7 +163,10 @@ impl KeySet {
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, KeySetError> {
-        let mut file: File = serde_json::from_slice(bytes).map_err(|error| KeySetError::Json { line: error.line() })?;
+        let mut file: File = serde_json::from_slice(bytes).map_err(|error| match Jwks::parse(bytes) {
+            Ok(_) => KeySetError::PublicKeysAlone,
+            Err(_) => KeySetError::Json { line: error.line() },
+        })?;
         if file.version != VERSION {
             return Err(KeySetError::Json { line: 1 });
         }
@@ -345,5 +353,7 @@ mod tests {
         let bad = serde_json::json!([{ "public": "", "listed_until": 1 }]);
         assert_eq!(with("retired", bad).unwrap(), "retired[0] is no public P-384 key");
         assert!(KeySet::parse(b"").is_err());
+        let others = set.jwks(NOW).to_json();
+        assert!(matches!(KeySet::parse(others.as_bytes()), Err(KeySetError::PublicKeysAlone)));
     }
 }

@@ -1,6 +1,7 @@
 //! Commands about evidence in files.
 
 pub mod bench;
+pub mod beside;
 pub mod collateral;
 pub mod decisions;
 pub mod endpoint;

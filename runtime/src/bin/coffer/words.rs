@@ -54,7 +54,7 @@ pub fn of(hint: &Hint) -> String {
                 .to_owned()
         }
         Hint::PublishForOwners => {
-            "on its host `coffer run -p PORT:owners` publishes the port, and `coffer port BOX owners` says where"
+            "does the box run? On its host `coffer run -p PORT:owners` publishes the port, and `coffer port BOX owners` says where"
                 .to_owned()
         }
         Hint::ListOwner { act } if Hint::host_may(*act) => {

@@ -119,6 +119,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         (from @ (Side::Stream | Side::Here(_)), Side::There { name, path }) => {
             runtime.block_on(inward(&engine, args, from, &name, &path, &trust))
         }
+        (Side::There { name, .. }, Side::There { name: to, .. })
+            if [&name, &to].iter().all(|it| Guest::is_elsewhere(it)) =>
+        {
+            let message = "from one address to another nothing would say which of the two is which";
+            return Err(CliError::new(Class::Usage, message)
+                .hint("copy to this machine first, with the --reference of the one, then to the other with its own"));
+        }
         (Side::There { name, path }, Side::There { name: to, path: at }) => {
             runtime.block_on(across(&engine, args, [&name, &path], [&to, &at], &trust))
         }

@@ -58,7 +58,7 @@ pub struct Args {
     user: Option<String>,
     #[command(flatten)]
     trust: Trust,
-    /// Name or id, then the program and its arguments. Options end at the box.
+    /// Name or id, or coffer://HOST:PORT of a guest elsewhere, with --reference; then the program and its arguments. Options end at the box.
     #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["BOX", "COMMAND"])]
     words: Vec<String>,
 }
@@ -66,6 +66,10 @@ pub struct Args {
 /// Runs it; the exit code is the program's.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let (name, argv) = words(&args.words)?;
+    if argv.first().is_some_and(|word| word.starts_with("--")) {
+        eprintln!("coffer: warning: {} stands behind the box, so it is what runs there", coffer_rim::foreign(&argv[0]));
+        eprintln!("hint: options of coffer stand before BOX");
+    }
     let engine = context.engine()?;
     let trust = args.trust.read()?;
     let (input, keys) = (args.interactive && !args.detach, args.detach_keys.clone());

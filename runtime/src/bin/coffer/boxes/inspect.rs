@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::engine::Inspection;
+use coffer_runtime::engine::{Guest, Inspection};
 use coffer_runtime::health::{Health, HealthCheck, Look};
 use coffer_runtime::networks::BoxNetwork;
 use coffer_runtime::publish::Publish;
@@ -55,6 +55,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     engine.open().map_err(error::of)?;
     let runtime = if args.owners { Some(context.runtime()?) } else { None };
     inspected::print(context, args.format.as_deref(), &args.boxes, |name| {
+        if let (true, Some(runtime)) = (Guest::is_elsewhere(name), &runtime) {
+            // Of one elsewhere this is all that an owner learns.
+            let told = runtime.block_on(engine.owners_in_force(name, &trust)).map_err(error::of)?;
+            return Ok(json!({ "Name": name, "Tee": { "OwnersInForce": told.as_ref().map(in_force::described) } }));
+        }
         let inspection = engine.inspect(name).map_err(error::of)?;
         let mut described = describe(&inspection);
         if args.size {

@@ -25,7 +25,7 @@ pub struct Args {
     signal: String,
     #[command(flatten)]
     trust: Trust,
-    /// Names or ids.
+    /// Names, ids, or coffer://HOST:PORT of guests elsewhere, with --reference.
     #[arg(required = true, value_name = "BOX")]
     boxes: Vec<String>,
 }
@@ -37,6 +37,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
     let trust = args.trust.read()?;
+    Trust::tells_apart(&trust, args.boxes.iter().map(String::as_str))?;
     let kill = |name: &str| {
         if args.trust.is_given() || Guest::is_elsewhere(name) {
             return runtime.block_on(engine.signal_elsewhere(name, signal, &trust)).map_err(error::of);

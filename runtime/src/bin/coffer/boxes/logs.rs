@@ -47,7 +47,7 @@ pub struct Args {
     console: bool,
     #[command(flatten)]
     trust: Trust,
-    /// Name or id.
+    /// Name or id; or coffer://HOST:PORT of a guest elsewhere, with --reference.
     #[arg(value_name = "BOX")]
     name: String,
 }

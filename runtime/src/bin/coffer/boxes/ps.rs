@@ -230,7 +230,10 @@ fn how_it_ended(found: &BoxRecord) -> String {
 
 fn refusal(found: &BoxRecord) -> Option<String> {
     let reason = found.reason.as_ref()?;
-    Some(format!("{} {}", reason.code, reason.denial_id.as_ref()?))
+    Some(match &reason.denial_id {
+        Some(id) => format!("{} {id}", reason.code),
+        None => reason.code.clone(),
+    })
 }
 
 /// [`status`], and why.

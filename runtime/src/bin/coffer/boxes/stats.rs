@@ -46,7 +46,7 @@ pub struct Args {
     /// Print boxes by a template, a `table` of one, or as `json`.
     #[arg(long, value_name = "TEMPLATE")]
     format: Option<String>,
-    /// Names or ids [default: all that run].
+    /// Names, ids, or coffer://HOST:PORT of guests elsewhere, with --reference [default: all that run].
     #[arg(value_name = "BOX")]
     boxes: Vec<String>,
 }
@@ -64,6 +64,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let engine = context.engine()?;
     let trust = args.trust.read()?;
+    prove::guest::Trust::tells_apart(&trust, args.boxes.iter().map(String::as_str))?;
     let show = |rows: &[Watched]| show(args, context, format.as_ref(), rows);
     let failed = context.runtime()?.block_on(watch(args, context.json, &engine, &trust, show))?;
     Ok(failed.map_or(ExitCode::SUCCESS, |failure| context.exit(&failure)))

@@ -32,6 +32,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
     let trust = args.trust.read()?;
+    Trust::tells_apart(&trust, args.what.boxes.iter().map(String::as_str))?;
     let stop = |name: &str| {
         if args.trust.is_given() || Guest::is_elsewhere(name) {
             return runtime.block_on(engine.stop_elsewhere(name, how, &trust)).map_err(error::of);

@@ -22,7 +22,7 @@ Examples:
 pub struct Args {
     #[command(flatten)]
     trust: Trust,
-    /// Name or id.
+    /// Name or id; or coffer://HOST:PORT of a guest elsewhere, with --reference.
     #[arg(value_name = "BOX")]
     name: String,
 }

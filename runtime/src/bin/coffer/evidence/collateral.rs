@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use coffer_kds::{Base, Collected, Item, Kds};
+use coffer_kds::{Base, Collected, Item, Kds, Unfit};
 use coffer_rim::chain;
 use coffer_runtime::simulator;
 use coffer_verifier::abi::{ProductLine, Report, SigningKey, SpkiDigest};
@@ -335,11 +335,22 @@ fn import(args: &ImportArgs, context: &Context) -> Result<ExitCode, CliError> {
         for (path, unfit) in &done.refused {
             println!("refused   {}: {}", path.display(), chain(unfit));
         }
+        if none.is_none() && !done.items.iter().any(|item| matches!(item, Item::Crl { .. })) && refused_a_list(&done) {
+            error::warn(
+                "no revocation list was taken in, and reports are refused without one: where the medium's is over, take the list of \
+                 today from where there is a network",
+            );
+        }
         if let Some(none) = &none {
             error::print(none, false);
         }
     }
     Ok(none.map_or(ExitCode::SUCCESS, |none| ExitCode::from(none.class.code())))
+}
+
+/// One of what was refused is a list.
+fn refused_a_list(done: &coffer_kds::Imported) -> bool {
+    done.refused.iter().any(|(_, unfit)| matches!(unfit, Unfit::Crl(_) | Unfit::Older { .. } | Unfit::Unrevoked { .. }))
 }
 
 /// Write what is kept and of use into a folder, under AMD's names, for a machine without a network.

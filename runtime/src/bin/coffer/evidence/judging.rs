@@ -8,19 +8,21 @@ use std::time::{Duration, SystemTime};
 use coffer_kds::{Base, Collected, Failures};
 use coffer_policies::typed::{Guests, lint_typed};
 use coffer_policies::{Policy, reads_as_built_in};
-use coffer_rim::{chain, input, regular};
+use coffer_rim::input;
 use coffer_runtime::simulator;
 use coffer_verifier::abi::{self, Report, ReportData, SpkiDigest};
 use coffer_verifier::ear::{NamedBinding, Nonce};
 use coffer_verifier::{
-    Appraisal, Code, ConnectionChain, CrlPolicy, EndorsementError, EndorsementKind, Endorsements, Evidence,
-    EvidencePolicy, Expected, ExpectedReportData, HclBlob, Look, MaxAge, Presented, PresentedError, STRICT,
-    TrustAnchors, UnixTime, Verdict, Verifier,
+    Appraisal, Code, ConnectionChain, CrlPolicy, EndorsementKind, Endorsements, Evidence, EvidencePolicy, Expected,
+    ExpectedReportData, HclBlob, Look, MaxAge, Presented, PresentedError, STRICT, TrustAnchors, UnixTime, Verdict,
+    Verifier,
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
+use crate::evidence::beside::Beside;
+pub use crate::evidence::beside::read;
 use crate::evidence::{fetching, rego};
 
 /// What is judged, and how.
@@ -30,33 +32,8 @@ pub struct Judging {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// Folder with vcek|vlek, ask|asvk, ark and crl, each .der or .pem.
-    #[arg(long, value_name = "DIR")]
-    certs: Option<PathBuf>,
-
-    /// VCEK certificate, DER or PEM.
-    #[arg(long, value_name = "FILE")]
-    vcek: Vec<PathBuf>,
-
-    /// VLEK certificate, DER or PEM.
-    #[arg(long, value_name = "FILE")]
-    vlek: Vec<PathBuf>,
-
-    /// ASK certificate, DER or PEM; a PEM file may hold the whole chain.
-    #[arg(long, value_name = "FILE")]
-    ask: Vec<PathBuf>,
-
-    /// ASVK certificate, DER or PEM.
-    #[arg(long, value_name = "FILE")]
-    asvk: Vec<PathBuf>,
-
-    /// ARK certificate, DER or PEM. It is believed only if its key is AMD's, or listed by --allow-simulated and --anchor.
-    #[arg(long, value_name = "FILE")]
-    ark: Vec<PathBuf>,
-
-    /// Certificate revocation list, DER or PEM.
-    #[arg(long, value_name = "FILE")]
-    crl: Vec<PathBuf>,
+    #[command(flatten)]
+    beside: Beside,
 
     /// Get what is missing from AMD's key distribution service, and keep it: `coffer collateral` lists it.
     #[arg(long)]
@@ -103,9 +80,6 @@ pub struct Judging {
     #[arg(long, value_name = "HEX|FILE", requires = "allow_simulated")]
     anchor: Vec<String>,
 }
-
-/// Largest file worth reading: a CMW record is at most 1 MiB.
-const MAX_FILE: u64 = 1024 * 1024;
 
 /// What the judge says, and what was asked for in vain before.
 pub struct Judgement {
@@ -208,10 +182,11 @@ const OTHER_SIMULATOR: &str =
     "neither AMD's root nor that of this installation's simulator; --anchor lists another simulator's";
 const NOT_THE_ANCHOR: &str = "neither AMD's root nor one that --anchor lists, beside which this installation's own does not count: the one \
     found is listed in the same way, where its simulator is meant";
-const VLEK: &str = "name the VLEK certificate with --vlek FILE: no service has it, but the guest does, in the certificate table of its \
-    extended report, which the provider's host fills (`snpguest certificates pem DIR`)";
-const VLEK_AND_LIST: &str = "name the VLEK certificate with --vlek FILE: no service has it, but the guest does, in the certificate table of \
-    its extended report, which the provider's host fills (`snpguest certificates pem DIR`); --fetch gets AMD's list alone";
+const VLEK: &str = "name the VLEK certificate with --vlek FILE, or the whole table with --cert-table FILE: no service has it, but the guest \
+    does, in the certificate table of its extended report, which the provider's host fills (`snpguest certificates pem DIR`)";
+const VLEK_AND_LIST: &str = "name the VLEK certificate with --vlek FILE, or the whole table with --cert-table FILE: no service has it, but \
+    the guest does, in the certificate table of its extended report, which the provider's host fills (`snpguest certificates pem DIR`); \
+    --fetch gets AMD's list alone";
 const REFRESH_LIST: &str = "`coffer collateral refresh` asks anew for the list that is kept";
 const FETCH_LIST: &str = "with --fetch this command gets the list of today from AMD and keeps it";
 const FETCH: &str =
@@ -272,7 +247,7 @@ fn decide(
     let now = args.at.unwrap_or_else(|| SystemTime::now().into());
     let crl = if args.no_crl { CrlPolicy::Waived } else { CrlPolicy::Required };
     let mut verifier = Verifier { anchors, crl, policy: policy.rules.clone() };
-    let mut others = match endorsements(args)? {
+    let mut others = match args.beside.endorsements()? {
         Ok(others) => others,
         Err(error) => {
             return Ok(Judgement {
@@ -293,6 +268,9 @@ fn decide(
     let appraisal = judge(&verifier, &others, now);
     let input = coffer_policies::evidence_input(&appraisal, now);
     let appraisal = coffer_policies::lower(appraisal, &policy.rego, policy.rules.max_policy_age, now);
+    if !appraisal.missing().is_empty() {
+        args.beside.warn_of_passed_over();
+    }
     Ok(Judgement { appraisal, input, not_fetched, not_asked: Vec::new() })
 }
 
@@ -311,77 +289,6 @@ pub fn presented(file: &Path, bytes: &[u8]) -> Result<Presented, CliError> {
         CliError::caused(Class::Config, &error).while_doing(input::name(file)).hint(error.hint())
     };
     Presented::parse(bytes).map_err(named)
-}
-
-/// Reads a file, or standard input for `-`.
-pub fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    let stdin = || input::all(std::io::stdin().lock(), MAX_FILE);
-    let bytes = if path == Path::new("-") { stdin() } else { input::read(path, MAX_FILE) };
-    bytes.class_while(Class::Config, format!("reading {}", input::name(path)))
-}
-
-type Reader = fn(&Path) -> Result<Vec<u8>, CliError>;
-
-/// Files of `--certs`, without `.der` or `.pem`, and which is a list.
-const CERTS: [(&str, bool); 6] =
-    [("vcek", false), ("vlek", false), ("ask", false), ("asvk", false), ("ark", false), ("crl", true)];
-
-/// Reads what lies in a folder: nobody named it, and a pipe or device there is refused and not waited for.
-fn lying(path: &Path) -> Result<Vec<u8>, CliError> {
-    regular::read(path, MAX_FILE).class_while(Class::Config, format!("reading {}", path.display()))
-}
-
-/// The bag of everything named on the command line. The inner error is a certificate that is one, but must not be used.
-fn endorsements(args: &Judging) -> Result<Result<Endorsements, EndorsementError>, CliError> {
-    let named = [&args.vcek, &args.vlek, &args.ask, &args.asvk, &args.ark].into_iter().flatten();
-    let mut files: Vec<(PathBuf, bool, Reader)> = named.map(|path| (path.clone(), false, read as Reader)).collect();
-    files.extend(args.crl.iter().map(|path| (path.clone(), true, read as Reader)));
-    if let Some(folder) = &args.certs {
-        std::fs::read_dir(folder).class_while(Class::Config, format!("reading {}", folder.display()))?;
-        let before = files.len();
-        for (name, is_crl) in CERTS {
-            let paths = ["der", "pem"].map(|form| folder.join(format!("{name}.{form}")));
-            files.extend(paths.into_iter().filter(|path| path.exists()).map(|path| (path, is_crl, lying as Reader)));
-        }
-        if files.len() == before {
-            error::warn(&format!(
-                "{}: there is no vcek, vlek, ask, asvk, ark or crl, .der or .pem, and other names are passed over; `coffer \
-                 collateral import` takes files of any name",
-                folder.display()
-            ));
-        }
-    }
-    // Certificates before lists.
-    files.sort_by_key(|(_, is_crl, _)| *is_crl);
-    let mut all = Endorsements::new();
-    for (path, is_crl, read) in &files {
-        let bytes = read(path)?;
-        let added = if *is_crl { all.add_crl(&bytes) } else { all.add_certificates(&bytes) };
-        match added {
-            Ok(()) => {}
-            Err(error) if error.is_malformed() => {
-                let hint = match &error {
-                    EndorsementError::Other { found: Look::RevocationList, .. } => {
-                        "a revocation list goes with --crl FILE".into()
-                    }
-                    EndorsementError::Other { found: Look::Certificate, .. } => {
-                        "certificates go with --vcek, --vlek, --ask, --asvk or --ark FILE".into()
-                    }
-                    EndorsementError::Other { found: Look::Report | Look::Cmw | Look::Hcl, .. } => {
-                        "evidence is what is judged: name it by itself, `coffer verify FILE`".into()
-                    }
-                    _ => error.reason().hint,
-                };
-                return Err(error).class_while(Class::Config, input::name(path)).map_err(|failure| failure.hint(hint));
-            }
-            Err(error) => {
-                // The judge knows no files, and what it says travels in tokens.
-                error::warn(&format!("{}: {}", input::name(path), chain(&error)));
-                return Ok(Err(error));
-            }
-        }
-    }
-    Ok(Ok(all))
 }
 
 /// A policy, what it is called, and which text of it this is.

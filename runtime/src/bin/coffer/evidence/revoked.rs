@@ -7,7 +7,7 @@ use coffer_rim::{Reason, input};
 use coffer_verifier::UnixTime;
 use coffer_verifier::manifest::Revocations;
 
-use crate::error::{Class, Classify as _, CliError};
+use crate::error::{self, Class, Classify as _, CliError};
 
 /// What is endorsed, where it goes, and which list is asked before.
 #[derive(Debug, Args)]
@@ -60,6 +60,12 @@ pub fn read(path: &Path, now: UnixTime) -> Result<Revocations, CliError> {
     if list.is_over(now) {
         let message = format!("the time of {} is over: it says nothing of what was found since", path.display());
         return Err(CliError::new(Class::Config, message).hint("look at it, and give it another `until`"));
+    }
+    if list.is_empty() {
+        error::warn(&format!(
+            "{}: the list names no manifest, measurement, workload, component or policy: whatever is signed is endorsed",
+            path.display()
+        ));
     }
     Ok(list)
 }

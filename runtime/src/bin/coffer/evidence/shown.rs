@@ -2,7 +2,7 @@
 //! if they are asked for, each reason with what helps.
 
 use coffer_kds::urls;
-use coffer_verifier::{Appraisal, Code, CrlStatus, ReportBinding};
+use coffer_verifier::{Appraisal, Code, CrlStatus, ReportBinding, Verdict};
 
 /// What the command knows beside the appraisal.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,10 @@ pub struct About<'a> {
 /// Prints it.
 pub fn print(appraisal: &Appraisal, about: About<'_>) {
     let between = if about.subject.is_empty() { "" } else { ": " };
-    println!("{}{between}{}", appraisal.verdict(), about.subject);
+    let simulated = appraisal.verified().is_some_and(|verified| verified.anchor().simulated);
+    let told = about.subject.contains("SIMULATED");
+    let mark = if simulated && !told && appraisal.verdict() == Verdict::Accepted { "; SIMULATED" } else { "" };
+    println!("{}{mark}{between}{}", appraisal.verdict(), about.subject);
     print_facts(appraisal);
     if about.explain {
         println!("checks:");

@@ -92,7 +92,7 @@ fn revoke(args: &RevokeArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
         "name": name, "revoked_through": revoked.through, "measurements": revoked.measurements, "still_admitted": still,
         "signers": revoked.signers,
     });
-    broker.say(&value, || said(name, &revoked));
+    broker.say_each(&value, || said(name, &revoked).lines().map(str::to_owned).collect::<Vec<_>>());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -49,7 +49,8 @@ pub fn refused(refusal: &ManifestRefusal, file: &Path) -> CliError {
             failure.hint("compare the clocks of this machine and of whoever made it")
         }
         ManifestRefusal::Expired { .. } => failure.hint("sign a new one with a higher --sequence"),
-        ManifestRefusal::UnknownKey { .. } => failure.hint("name the public key of whoever signed it with --key"),
+        ManifestRefusal::UnknownKey { .. } => failure
+            .hint("name the public key of whoever signed it, with --manifest-key, or --key where the command has that"),
         _ => failure,
     }
 }

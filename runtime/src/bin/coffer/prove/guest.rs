@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use coffer_runtime::engine::{self, read_spec};
+use coffer_runtime::engine::{self, Guest, read_spec};
 use coffer_verifier::MaxAge;
 
-use crate::error::CliError;
+use crate::error::{Class, CliError};
 use crate::evidence::judging;
 use crate::prove::reference::References;
 
@@ -39,6 +39,21 @@ impl Trust {
         let Self { allow_simulated, anchor, platform, expect_spec, references, policy } = self;
         let files = [platform, expect_spec, policy].into_iter().any(Option::is_some);
         *allow_simulated || !anchor.is_empty() || files || !references.reference.is_empty()
+    }
+
+    /// Refuses several addresses where several guests may be at each: whoever is on the way would choose which is where.
+    ///
+    /// # Errors
+    /// Class `usage`.
+    pub fn tells_apart<'a>(trust: &engine::Trust, boxes: impl IntoIterator<Item = &'a str>) -> Result<(), CliError> {
+        let several = boxes.into_iter().filter(|word| Guest::is_elsewhere(word)).count() > 1;
+        let mut workloads = trust.references.iter().map(|pair| pair.host_data);
+        let first = workloads.next();
+        if !several || workloads.all(|other| Some(other) == first) {
+            return Ok(());
+        }
+        let message = "nothing says which of the guests that --reference names is at which of the addresses";
+        Err(CliError::new(Class::Usage, message).hint("ask each by itself, with its own --reference"))
     }
 
     /// Reads the files that are named.

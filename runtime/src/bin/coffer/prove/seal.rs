@@ -85,7 +85,7 @@ struct Common {
     output: Option<PathBuf>,
     #[command(flatten)]
     trust: Trust,
-    /// Name or id.
+    /// Name or id; or coffer://HOST:PORT of a guest elsewhere, with --reference.
     #[arg(value_name = "BOX")]
     name: String,
     /// File to read instead of standard input: 2 MiB of what is sealed at most.

@@ -1,5 +1,7 @@
 //! `coffer-verifier api-key`.
 
+use std::io::IsTerminal as _;
+
 use coffer_rim::{Class, Failure};
 use coffer_verifier::ear::Word;
 use coffer_verifier_service::{caller_name, new_key};
@@ -31,7 +33,12 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         coffer_rim::println!("{}", json!({ "name": name, "sha256": digest, "api_key": key }));
     } else {
         coffer_rim::println!("\n[[api_keys]]\nname = {}\nsha256 = \"{digest}\"", json!(name));
-        coffer_rim::eprintln!("API key {key} (kept nowhere: keep it)");
+        // Into a file goes the key alone, for whoever reads it there to send it.
+        if std::io::stderr().is_terminal() {
+            coffer_rim::eprintln!("API key {key} (kept nowhere: keep it)");
+        } else {
+            coffer_rim::eprintln!("{key}");
+        }
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! `coffer-verifier check`.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use coffer_rim::Failure;
+use coffer_verifier::UnixTime;
 use coffer_verifier_service::{Config, ConfigFile, config_path};
 use serde_json::json;
 
@@ -29,6 +31,7 @@ next start, all else at SIGHUP too.
   local_socket                       true: a Unix socket too, in the folder
   challenge_key                      file; replicas share it
   [kds] service, simulated_service   who is asked for what evidence lacks
+        offline                      true: nobody; what is kept is all
   traces                             http://IP:PORT of a collector here
   [limits] connections, requests, requests_of_one, request_bytes,
            request_seconds, head_seconds
@@ -50,13 +53,33 @@ Examples:
 pub fn configured(path: &Path, change: impl FnOnce(&mut ConfigFile)) -> Result<Config, Failure> {
     let mut file = ConfigFile::read(path).map_err(|error| error.said())?;
     change(&mut file);
-    file.resolve(path.parent().unwrap_or(Path::new("."))).map_err(|error| error.said())
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    file.resolve(folder).map_err(|error| {
+        let absent = error.mistakes().iter().any(|one| one.contains("No such file"));
+        let failure = error.said();
+        if !absent {
+            return failure;
+        }
+        let hint =
+            format!("files are relative to the folder of the configuration, {}; {}", folder.display(), error.hint());
+        failure.hint(hint)
+    })
+}
+
+fn now() -> UnixTime {
+    SystemTime::now().into()
+}
+
+/// What does not keep a configuration from being used, and nobody will have meant.
+pub fn warnings(config: &Config) -> Vec<String> {
+    config.warnings(now())
 }
 
 /// Says every mistake, or what there is.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let path = args.config.clone().unwrap_or_else(|| config_path(&args.state));
     let config = configured(&path, |_| {})?;
+    let warnings = warnings(&config);
     let policies = config.appraiser.policies.to_json();
     let issuer = config.appraiser.issuer.as_ref().map(|issuer| issuer.issuer.to_string());
     if as_json {
@@ -64,6 +87,7 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         value["listen"] = json!(config.listen);
         value["issuer"] = json!(issuer);
         value["tls"] = json!(config.tls.is_some());
+        value["warnings"] = json!(warnings);
         coffer_rim::println!("{value}");
         return Ok(());
     }
@@ -80,6 +104,9 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         let more = more.into_iter().flatten().collect::<Vec<_>>().join(", ");
         let more = if more.is_empty() { more } else { format!(" ({more})") };
         coffer_rim::println!("policy    {} {}{more}", policy.name, &policy.revision.as_str()[..16]);
+    }
+    for warning in &warnings {
+        coffer_rim::println!("warning   {}", coffer_rim::foreign(warning));
     }
     Ok(())
 }

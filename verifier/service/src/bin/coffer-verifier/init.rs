@@ -51,6 +51,8 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     } else {
         coffer_rim::println!("state folder {}", args.state.display());
         coffer_rim::println!("certificate {} (for callers to believe)", made.certificate.display());
+        let more = if args.name.is_empty() { "; --name puts others into it" } else { "" };
+        coffer_rim::println!("it is for {}{more}", wanted.names.join(", "));
         coffer_rim::println!("API key {} (kept nowhere: keep it)", made.api_key);
     }
     Ok(())

@@ -16,7 +16,10 @@ use coffer_verifier_service::{Config, ConfigFile, Reload, Server, config_path};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{check::configured, error::Said as _};
+use crate::{
+    check::{configured, warnings},
+    error::Said as _,
+};
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -66,6 +69,7 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     keep_freed();
     let config = args.configured()?;
     open_to_others(&args.state);
+    warn(&config);
     for policy in config.appraiser.policies.iter().filter(|policy| !policy.simulated_roots().is_empty()) {
         tracing::warn!(policy = %policy.name, "policy believes simulated evidence, which proves nothing about hardware");
     }
@@ -103,6 +107,15 @@ fn open_to_others(folder: &Path) {
     }
 }
 
+fn warn(config: &Config) {
+    if config.access.anyone {
+        tracing::warn!("anyone_who_connects_may_ask: whoever connects asks, with no key and no certificate");
+    }
+    for what in warnings(config) {
+        tracing::warn!("configuration: {}", coffer_rim::foreign(&what));
+    }
+}
+
 /// Reads the configuration again whenever the system says SIGHUP.
 async fn reload(args: &Args, mut hangup: Signal, reload: Reload) -> std::convert::Infallible {
     loop {
@@ -113,6 +126,7 @@ async fn reload(args: &Args, mut hangup: Signal, reload: Reload) -> std::convert
         let read = tokio::task::spawn_blocking(move || again.configured()).await;
         match read.class(Class::Internal).and_then(|read| read) {
             Ok(config) => {
+                warn(&config);
                 let waiting = reload.apply(config);
                 tracing::info!("configuration read again: it counts from now on");
                 if !waiting.is_empty() {

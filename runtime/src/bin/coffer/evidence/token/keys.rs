@@ -88,7 +88,8 @@ pub fn read(path: &Path) -> Result<KeySet, CliError> {
 fn failed(path: &Path, error: &KeySetError) -> CliError {
     let (class, hint) = match error {
         KeySetError::File(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            (Class::Config, Some("nothing is overwritten; `coffer token rotate` changes the keys of a set"))
+            return CliError::new(Class::Config, format!("{} is there already", path.display()))
+                .hint("nothing is overwritten; `coffer token rotate` changes the keys of a set");
         }
         KeySetError::Key(_) => (Class::Internal, None),
         other => (Class::Config, other.hint()),

@@ -2,6 +2,7 @@
 //!
 //! Exit 0 as demanded, 2 usage, 3 a file that cannot be read, 5 no listed key signed it, 6 signed and not as demanded.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -169,18 +170,39 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// The flag that would do, where there is one.
-const fn hint(reason: &TokenReason) -> Option<&'static str> {
-    match reason {
+fn hint(reason: &TokenReason) -> Option<Cow<'static, str>> {
+    let words = match reason {
         TokenReason::Simulated => {
-            Some("--allow-simulated takes a simulator's evidence too, which proves nothing about hardware")
+            "--allow-simulated takes a simulator's evidence too, which proves nothing about hardware"
         }
         TokenReason::Status { found, expected: Status::Affirming } if matches!(found.counted(), Status::Warning) => {
-            Some(
-                "--accept-warnings takes such a status; `coffer token show` prints what was asked: ear.trustworthiness-vector, 32 and 33 are warnings",
-            )
+            "--accept-warnings takes such a status; `coffer token show` prints what was asked: ear.trustworthiness-vector, 32 and 33 are warnings"
         }
-        _ => None,
-    }
+        TokenReason::Nonce { found: Some(found), expected } if is_spelled(found, expected) => {
+            return Some(
+                format!("these are the digits of that nonce in hexadecimal; base64url is due: --nonce {found}").into(),
+            );
+        }
+        TokenReason::RequestNonce { found: Some(found), expected } if is_spelled(found, expected) => {
+            return Some(
+                format!("these are its digits in hexadecimal; base64url is due: --request-nonce {found}").into(),
+            );
+        }
+        TokenReason::Nonce { found: None, .. } => {
+            "a token has a nonce where its evidence was made over one: `coffer attest --nonce`, and `nonce` of the service's requests"
+        }
+        TokenReason::Key { found: None, .. } => {
+            "a token has a guest's key (cnf) where a key broker issued it to that guest over RA-TLS, or of an Azure HCL blob; `coffer token \
+             issue` of other evidence knows no key"
+        }
+        _ => return None,
+    };
+    Some(words.into())
+}
+
+/// The digits of one in hexadecimal, which are base64url too, were given for it.
+fn is_spelled(found: &Nonce, given: &Nonce) -> bool {
+    hex::decode(given.to_string()).is_ok_and(|bytes| bytes == found.as_bytes())
 }
 
 fn print(token: &VerifiedToken) {
@@ -227,4 +249,19 @@ fn guest_key(path: &Path) -> Result<GuestKey, CliError> {
 
 fn reading(path: &Path) -> String {
     format!("reading {}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_in_hexadecimal_is_told_in_the_spelling_that_is_due() {
+        let given = Nonce::parse("5f0c1d9e27aa4b38").unwrap();
+        let found = Nonce::new(&hex::decode("5f0c1d9e27aa4b38").unwrap()).unwrap();
+        let said = |found: Option<&Nonce>| hint(&TokenReason::Nonce { found: found.cloned(), expected: given.clone() });
+        assert!(said(Some(&found)).unwrap().ends_with("base64url is due: --nonce XwwdnieqSzg"));
+        assert!(said(Some(&Nonce::new(&[7; 8]).unwrap())).is_none());
+        assert!(said(None).unwrap().contains("coffer attest --nonce"));
+    }
 }

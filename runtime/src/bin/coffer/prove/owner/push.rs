@@ -21,7 +21,7 @@ use crate::prove::guest::Trust;
 pub struct Args {
     #[command(flatten)]
     trust: Trust,
-    /// Name or id.
+    /// Name or id; or coffer://HOST:PORT of a guest elsewhere, with --reference.
     #[arg(value_name = "BOX")]
     name: String,
     /// Signed list, from `coffer owner sign`.

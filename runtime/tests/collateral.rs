@@ -133,7 +133,7 @@ fn what_lies_in_a_folder_and_is_no_file_is_not_waited_for() {
     assert!(said["error"]["message"].as_str().unwrap().contains("no regular file"), "{said}");
     // The pipe is passed over, and the certificate table has the list too.
     let said = json(&home, &["collateral", "import", "--allow-simulated", evidence], 0);
-    assert_eq!(said["items"].as_array().unwrap().len(), 3, "{said}");
+    assert_eq!(said["items"].as_array().unwrap().len(), 4, "leaf, chain, and a list for both services: {said}");
 }
 
 /// A service that says each item's first time that it wants no request for two seconds, and then that it has none.

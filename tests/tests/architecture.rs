@@ -273,7 +273,6 @@ fn still(found: &[(String, String)], allowed: &[(&str, &str)]) -> Vec<String> {
 const WRITES: &[&str] =
     &["fs::write(", "file::create(", "fs::copy(", "fs::rename(", ".truncate(true)", ".create(true)"];
 const WRITES_STILL: &[(&str, &str)] = &[
-    ("runtime/src/bin/coffer/evidence/decisions.rs", "a log that goes on where it ends, wherever its name leads"),
     ("runtime/src/bin/coffer/evidence/bench/kbs/broker.rs", "a configuration in a folder of its own, for one run"),
     ("runtime/src/bin/coffer/evidence/bench/service/program.rs", "the same"),
 ];

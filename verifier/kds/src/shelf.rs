@@ -166,9 +166,9 @@ impl Kds {
             match kept {
                 Ok(_) => done.items.push(item),
                 Err(unfit) => {
-                    // A list that is looked at for both services is said once.
+                    // A list that is looked at for both services is said once; each certificate by itself.
                     let refused = (path, unfit);
-                    if !done.refused.contains(&refused) {
+                    if !matches!(item, Item::Crl { .. }) || !done.refused.contains(&refused) {
                         done.refused.push(refused);
                     }
                 }

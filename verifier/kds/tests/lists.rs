@@ -13,6 +13,8 @@ use crate::common::{DAY, NOW, SECONDS, Service, anchors, installation, judge_und
 
 const MILAN: ProductLine = ProductLine::Milan;
 const LIST: Item = Item::Crl { product: MILAN, key: SigningKey::Vcek };
+/// Whose name says nothing is kept for both services.
+const BOTH: [Item; 2] = [LIST, Item::Crl { product: MILAN, key: SigningKey::Vlek }];
 
 async fn file_of_list(kds: &Kds) -> PathBuf {
     kds.kept(NOW).await.into_iter().find(|one| one.item == LIST).unwrap().file
@@ -86,12 +88,12 @@ async fn of_two_lists_of_one_number_the_one_that_revokes_stays() {
     });
     let open = || Kds::open(service.options().kept_in(kept.path())).unwrap();
     open().get(&[Item::Chain { product: MILAN, key: SigningKey::Vcek }], NOW).await;
-    assert_eq!(open().import(&clean, NOW).await.unwrap().items, [LIST]);
-    assert_eq!(open().import(&revokes, NOW).await.unwrap().items, [LIST], "more is revoked");
+    assert_eq!(open().import(&clean, NOW).await.unwrap().items, BOTH);
+    assert_eq!(open().import(&revokes, NOW).await.unwrap().items, BOTH, "more is revoked");
     let held = fs::read(file_of_list(&open()).await).unwrap();
     let done = open().import(&clean, NOW).await.unwrap();
     assert!(matches!(done.refused[..], [(_, Unfit::Unrevoked { .. })]), "{:?}", done.refused);
-    assert_eq!(open().import(&revokes, NOW).await.unwrap().items, [LIST], "the same again");
+    assert_eq!(open().import(&revokes, NOW).await.unwrap().items, BOTH, "the same again");
     // Nor does a service bring the clean one back, before there is a newer one.
     let found = open().refresh(&[LIST], NOW).await;
     assert!(matches!(found.failures[..], [(LIST, FetchError::Unfit(Unfit::Unrevoked { .. }))]), "{:?}", found.failures);

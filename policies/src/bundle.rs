@@ -198,7 +198,7 @@ impl Bundle {
             // One without a date gets that of now, which is no step back.
             return dates.is_some_and(|(this, that)| this < that);
         }
-        !dates.is_some_and(|(this, that)| this > that)
+        dates.is_none_or(|(this, that)| this <= that)
     }
 
     /// The policy it holds.

@@ -2,6 +2,8 @@
 //!
 //! Takes names and texts from its caller, who has the disk. Passes over what no policy is made of, and never what OPA would read as data.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use crate::{
@@ -18,7 +20,7 @@ pub fn is_part(name: &str) -> Result<bool, &'static str> {
     let lower = name.to_lowercase();
     if is_data(name) || name.strip_suffix(".rego").is_some_and(|stem| !stem.is_empty()) {
         Ok(true)
-    } else if lower.ends_with(".rego") {
+    } else if Path::new(name).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("rego")) {
         Err("is not read: the names of policies end in .rego, in lower case")
     } else if lower.starts_with("data.") {
         Err("is not read: data stands in data.json")

@@ -71,7 +71,8 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>, CliError> {
     if path.is_dir() {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let message = format!("{} is a folder, and a bundle is one file", path.display());
-        let texts = input::each_below(path, &|name| Ok(name.ends_with(".rego")), POLICY_LIMIT as u64, FILES);
+        let texts =
+            input::each_below(path, &|name| Ok(name.strip_suffix(".rego").is_some()), POLICY_LIMIT as u64, FILES);
         if texts.is_ok_and(|texts| texts.is_empty()) {
             return Err(CliError::new(Class::Config, format!("{message}; no .rego file is in it to pack either"))
                 .hint("name the .tar.gz of a folder that a policy is in"));

@@ -228,7 +228,7 @@ fn evidence_in_a_certificate_counts_for_its_key_and_what_it_does_not_show_is_sai
     assert!(said["server"]["not_challenged"].is_string());
     assert_eq!(codes(&said), ["freshness", "connection"]);
     let text = String::from_utf8(world.verify(at, &[]).stdout).unwrap();
-    assert!(text.starts_with(&format!("accepted: {at}, by its certificate alone\n")), "{text}");
+    assert!(text.starts_with(&format!("accepted; SIMULATED: {at}, by its certificate alone\n")), "{text}");
     assert_eq!(text.matches("\n  not shown    ").count(), 3, "{text}");
 
     let (exit, said) = world.json(at, &["--fresh"]);

@@ -4,13 +4,28 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use coffer_verifier::abi::SpkiDigest;
 use http::{Request, Response};
 use hyper::body::{Body, Frame, SizeHint};
 use tower::{Layer, Service};
 
 use crate::state::{ConnectionState, UnderWay};
+
+/// Says of a key whether it is known.
+pub(crate) type Known = Arc<dyn Fn(&SpkiDigest) -> bool + Send + Sync>;
+
+/// Ends when the key of a connection is known no longer and nothing that it asked for is under way. `look`: how often that is asked.
+pub(crate) async fn forgotten(state: Arc<ConnectionState>, known: Known, look: Duration) {
+    loop {
+        tokio::time::sleep(look).await;
+        if state.is_idle() && !known(state.peer_spki()) {
+            return;
+        }
+    }
+}
 
 /// Counts them, from a request's head until its answer was taken.
 #[derive(Clone, Copy)]
@@ -69,5 +84,39 @@ impl<A: Body + Unpin> Body for Answer<A> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::facts::TlsFacts;
+    use crate::places::Places;
+
+    const LOOK: Duration = Duration::from_millis(5);
+    const SHORT: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_mins(1);
+
+    #[tokio::test]
+    async fn a_key_that_is_known_no_longer_stays_until_what_it_began_is_over() {
+        let place = Places::new(1).take(0, Instant::now()).unwrap();
+        let state = Arc::new(ConnectionState::new(TlsFacts::for_tests(), (0, Instant::now()), LONG, place));
+        let listed = Arc::new(AtomicBool::new(true));
+        let known: Known = {
+            let listed = listed.clone();
+            Arc::new(move |_| listed.load(Ordering::Relaxed))
+        };
+        let mut gone = Box::pin(forgotten(state.clone(), known, LOOK));
+        assert!(timeout(SHORT, &mut gone).await.is_err(), "it is known");
+        let under_way = state.begin();
+        listed.store(false, Ordering::Relaxed);
+        assert!(timeout(SHORT, &mut gone).await.is_err(), "what it began goes on");
+        drop(under_way);
+        timeout(LONG, gone).await.expect("it is only there");
     }
 }

@@ -26,7 +26,7 @@ use tower::util::MapResponseLayer;
 use tracing::{debug, warn};
 
 use crate::{
-    busy::Counted,
+    busy::{Counted, Known, forgotten},
     defects,
     facts::{FactsError, TlsFacts},
     key_places::{Closed, KeyPlace, KeyPlaces, KeyShares},
@@ -236,9 +236,6 @@ fn one_by_one(attestation: AttestationService) -> OneByOne<AttestationServer<Att
 /// Hears of keys that were not let in.
 type TurnedAway = Arc<dyn Fn(Source, &SpkiDigest) + Send + Sync>;
 
-/// Says of a key whether it is known.
-type Known = Arc<dyn Fn(&SpkiDigest) -> bool + Send + Sync>;
-
 /// Whether the handshake alone makes a connection one of the known.
 #[derive(Clone)]
 enum OnHandshake {
@@ -345,7 +342,7 @@ async fn accept<I, IO>(
                     if let OnHandshake::Know { known, .. } = &on_handshake {
                         connection.state.judge_by_key();
                         if is_known {
-                            connection.gone = Some(Box::pin(forgotten(connection.state.clone(), known.clone())));
+                            connection.gone = Some(Box::pin(forgotten(connection.state.clone(), known.clone(), LOOK)));
                         }
                     }
                     if let (true, OnHandshake::Settle { keys, .. } | OnHandshake::Know { keys, .. }) =
@@ -382,16 +379,6 @@ async fn accept<I, IO>(
 
 /// How often it is looked whether a key is known still.
 const LOOK: Duration = Duration::from_secs(5);
-
-/// Ends when the key of a connection is known no longer and nothing that it asked for is under way.
-async fn forgotten(state: Arc<ConnectionState>, known: Known) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        if state.is_idle() && !known(state.peer_spki()) {
-            return;
-        }
-    }
-}
 
 #[derive(Debug, thiserror::Error)]
 enum HandshakeError {

@@ -144,6 +144,24 @@ impl Owners {
         }
     }
 
+    /// The word for the list that is not taken, where only a list could say who the owners are and none does.
+    pub fn why_nobody(&self) -> Option<String> {
+        let (authority, known) = self.known.as_ref()?;
+        authority.kept.as_ref()?;
+        let known = known.read().unwrap_or_else(PoisonError::into_inner);
+        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match &*known {
+            Known::NoList => None,
+            Known::Nothing | Known::Lost(_) => {
+                Some(refused.map_or_else(|| "owner-list-unknown".to_owned(), |refused| refused.word))
+            }
+            Known::List(list, _) => {
+                let current = self.clock.now().ok_or("owner-list-unknown");
+                current.and_then(|now| list.current(now).map_err(|error| error.word())).err().map(str::to_owned)
+            }
+        }
+    }
+
     /// Who they are now, for one of them. Nothing where no list can say so.
     pub fn in_force(&self) -> Option<OwnersInForce> {
         self.in_force_at(self.clock.now())

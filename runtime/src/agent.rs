@@ -118,6 +118,11 @@ pub fn of_status(status: &tonic::Status) -> Failure {
 
 /// What to do where a guest does not know the caller as an owner, or not as one who may do that.
 fn of_owners(message: &str) -> Option<&'static str> {
+    if message.starts_with("owner-not-listed:") {
+        return Some(
+            "whoever looks after the list of owners signs one that is current, with `coffer owner sign`, and puts it where the key broker keeps it",
+        );
+    }
     let is_one = message == "owner-not-listed" || message.starts_with("owner-may-not:");
     is_one.then_some(
         "`coffer owner show` prints the key that asked: have it listed, with what it may, by whoever makes the box or signs its list of owners",
@@ -299,6 +304,10 @@ mod tests {
             assert_eq!((refused.class, refused.message.as_str()), (Class::Refused, word));
             assert!(refused.hint.unwrap().contains("coffer owner show"));
         }
+        let nobody = "owner-not-listed: nobody is an owner until a list is taken (owner-list-expired)";
+        let refused = of_status(&tonic::Status::permission_denied(nobody));
+        assert_eq!((refused.class, refused.message.as_str()), (Class::Refused, nobody));
+        assert!(refused.hint.unwrap().contains("coffer owner sign"));
         assert!(of_status(&tonic::Status::permission_denied("owner")).hint.is_none());
     }
 

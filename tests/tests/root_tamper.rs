@@ -58,6 +58,13 @@ impl Boxes {
         Ok(PathBuf::from(list[0]["Folder"].as_str().context("a folder")?))
     }
 
+    /// What a box and its guest said of themselves.
+    fn told(&self, name: &str) -> String {
+        let words: [&[&str]; 3] = [&["ps", "-a"], &["logs", name], &["logs", "--console", name]];
+        let said = words.map(|words| self.world.coffer(words).map(|finished| finished.describe()));
+        said.map(|said| said.unwrap_or_else(|error| error.to_string())).join("\n")
+    }
+
     fn start(&self, name: &str) -> Result<Finished> {
         self.world.coffer(&["start", "-a", name])
     }
@@ -250,8 +257,11 @@ fn scratch_disk(boxes: &Boxes) -> Result<()> {
     boxes.world.coffer(&["start", "box"])?.ok()?;
     let expected = hex::encode(Sha256::digest(boxes.payload.repeat(MEBIBYTES)));
     let logs = || boxes.world.coffer(&["logs", "box"]).map(|finished| finished.text());
-    wait_for(Duration::from_mins(10), || logs().is_ok_and(|text| text.contains("/big")))?;
-    ensure!(logs()?.contains(&expected), "{}", logs()?);
+    // A box that ends before it says so never will.
+    let ended = || boxes.world.coffer(&["ps", "-q"]).is_ok_and(|running| running.stdout.trim().is_empty());
+    wait_for(Duration::from_mins(4), || ended() || logs().is_ok_and(|text| text.contains("/big")))
+        .with_context(|| boxes.told("box"))?;
+    ensure!(logs()?.contains(&expected), "{}", boxes.told("box"));
 
     let path = folder.join("scratch.img");
     let meta = fs::metadata(&path)?;

@@ -8,6 +8,7 @@ use coffer_verifier::abi::SpkiDigest;
 use tonic::{Extensions, Status};
 
 use super::Agent;
+use crate::owners::Owners;
 
 /// On which port a service answers; the port decides how a caller is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,17 +31,14 @@ impl Door {
         acts: &[Act],
     ) -> Result<(), Status> {
         let owners = if self == Self::Owners { agent.owners.now() } else { Vec::new() };
+        let mine = || of_key(&owners, state.ok_or_else(not_ra_tls)?.peer_spki(), &agent.owners);
         let admits = |act| match self {
             Self::Host => admit_host(agent.document.spec(), act),
-            Self::Owners => admit_owner(&owners, state.ok_or_else(not_ra_tls)?.peer_spki(), act),
+            Self::Owners => admit_owner(&mine()?, act),
         };
         match (self, acts) {
             (Self::Host, []) => Ok(()),
-            (Self::Owners, []) => {
-                let key = state.ok_or_else(not_ra_tls)?.peer_spki();
-                let listed = owners.iter().any(|owner| owner.key == *key);
-                if listed { Ok(()) } else { Err(Status::permission_denied("owner-not-listed")) }
-            }
+            (Self::Owners, []) => mine().map(drop),
             (_, [first, others @ ..]) => {
                 admits(*first).or_else(|refused| others.iter().find_map(|act| admits(*act).ok()).ok_or(refused))
             }
@@ -54,7 +52,7 @@ impl Door {
             Self::Host => admit_host(agent.document.spec(), act),
             Self::Owners => {
                 let state = extensions.get::<Arc<ConnectionState>>().ok_or_else(not_ra_tls)?;
-                admit_owner(&agent.owners.now(), state.peer_spki(), act)
+                admit_owner(&of_key(&agent.owners.now(), state.peer_spki(), &agent.owners)?, act)
             }
         }
     }
@@ -69,10 +67,20 @@ fn admit_host(spec: &WorkloadSpec, act: Act) -> Result<(), Status> {
     if spec.host_may.allows(act) { Ok(()) } else { Err(Status::permission_denied(format!("host-may-not:{act}"))) }
 }
 
+/// What stands of a key, which may stand there more than once. Refused where that is nothing, and said where nobody is an owner at all.
 #[allow(clippy::result_large_err)]
-fn admit_owner(owners: &[Owner], key: &SpkiDigest, act: Act) -> Result<(), Status> {
-    let mut listed = owners.iter().filter(|owner| owner.key == *key);
-    if listed.any(|owner| owner.allows(act)) {
+fn of_key(owners: &[Owner], key: &SpkiDigest, known: &Owners) -> Result<Vec<Owner>, Status> {
+    let mine: Vec<_> = owners.iter().filter(|owner| owner.key == *key).cloned().collect();
+    if !mine.is_empty() {
+        return Ok(mine);
+    }
+    let nobody = known.why_nobody().map(|word| format!(": nobody is an owner until a list is taken ({word})"));
+    Err(Status::permission_denied(format!("owner-not-listed{}", nobody.unwrap_or_default())))
+}
+
+#[allow(clippy::result_large_err)]
+fn admit_owner(mine: &[Owner], act: Act) -> Result<(), Status> {
+    if mine.iter().any(|owner| owner.allows(act)) {
         Ok(())
     } else {
         Err(Status::permission_denied(format!("owner-may-not:{act}")))
@@ -93,6 +101,12 @@ mod tests {
         }
     }
 
+    #[allow(clippy::result_large_err)]
+    fn admit(spec: &WorkloadSpec, key: &SpkiDigest, act: Act) -> Result<(), Status> {
+        let owners = Owners::of(spec);
+        admit_owner(&of_key(&owners.now(), key, &owners)?, act)
+    }
+
     #[test]
     fn the_host_gets_what_the_spec_lists_and_nothing_else() {
         let spec = spec();
@@ -111,11 +125,11 @@ mod tests {
         let spec = spec();
         let (alice, mallory) = (SpkiDigest::of(b"alice"), SpkiDigest::of(b"mallory"));
         for act in [Act::Exec, Act::Cp, Act::Top, Act::Attach, Act::Stop, Act::Stats] {
-            assert!(admit_owner(&spec.owners, &alice, act).is_ok());
-            assert!(admit_owner(&spec.owners, &mallory, act).is_err());
+            assert!(admit(&spec, &alice, act).is_ok());
+            assert_eq!(admit(&spec, &mallory, act).unwrap_err().message(), "owner-not-listed");
         }
         for act in [Act::Logs, Act::Inject, Act::Unseal] {
-            assert_eq!(admit_owner(&spec.owners, &alice, act).unwrap_err().message(), format!("owner-may-not:{act}"));
+            assert_eq!(admit(&spec, &alice, act).unwrap_err().message(), format!("owner-may-not:{act}"));
         }
     }
 
@@ -123,7 +137,7 @@ mod tests {
     fn a_guest_without_owners_lets_nobody_in_and_its_digest_says_so() {
         let (with, without) = (spec(), WorkloadSpec { owners: Vec::new(), host_may: HostMay::none(), ..spec() });
         for act in Act::ALL {
-            assert!(admit_owner(&without.owners, &SpkiDigest::of(b"alice"), act).is_err(), "{act}");
+            assert!(admit(&without, &SpkiDigest::of(b"alice"), act).is_err(), "{act}");
             assert!(admit_host(&without, act).is_err(), "{act}");
         }
         // Whoever relies on it compares HOST_DATA: nobody takes owners away or puts them back behind it.
@@ -135,9 +149,9 @@ mod tests {
     fn who_may_copy_may_do_nothing_else() {
         let owners = vec![Owner { key: SpkiDigest::of(b"carol"), may: OwnerMay::parse("cp").unwrap() }];
         let (spec, carol) = (WorkloadSpec { owners, ..spec() }, SpkiDigest::of(b"carol"));
-        assert!(admit_owner(&spec.owners, &carol, Act::Cp).is_ok());
+        assert!(admit(&spec, &carol, Act::Cp).is_ok());
         for act in [Act::Exec, Act::Top, Act::Attach, Act::Logs, Act::Inject, Act::Unseal] {
-            assert_eq!(admit_owner(&spec.owners, &carol, act).unwrap_err().message(), format!("owner-may-not:{act}"));
+            assert_eq!(admit(&spec, &carol, act).unwrap_err().message(), format!("owner-may-not:{act}"));
         }
     }
 

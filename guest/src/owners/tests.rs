@@ -55,7 +55,7 @@ fn far() -> UnixTime {
 fn without_an_authority_they_are_the_specs() {
     let spec = WorkloadSpec { owners: vec![owner("alice", "exec")], ..coffer_spec::sample::workload(Tee::Simulated) };
     let owners = Owners::of(&spec);
-    assert_eq!(owners.now(), spec.owners);
+    assert_eq!((owners.now(), owners.why_nobody()), (spec.owners, None));
     assert_eq!(owners.brought(b"{}").unwrap_err().word(), "no-owner-authority");
 }
 
@@ -188,12 +188,15 @@ fn word(looked: Result<(), OwnersError>) -> &'static str {
 #[tokio::test]
 async fn a_list_counts_at_the_broker_before_it_counts_here() {
     let (owners, broker) = (owners(true), broker(0, Some(&bob(7))));
+    assert_eq!(owners.why_nobody().as_deref(), Some("owner-list-unknown"));
     owners.look(&broker).await.unwrap();
     assert_eq!((*broker.count.lock().unwrap(), owners.now()), (7, vec![owner("bob", "exec")]));
+    assert_eq!(owners.why_nobody(), None);
     // Also one whose time is over: it takes away what the one before it gave.
     let over = Broker { list: Some(signed(&list(9, NOW, vec![owner("bob", "exec")]))), ..broker };
     assert_eq!(word(owners.look(&over).await), "owner-list-expired");
     assert_eq!((*over.count.lock().unwrap(), owners.now()), (9, Vec::new()));
+    assert_eq!(owners.why_nobody().as_deref(), Some("owner-list-expired"));
 }
 
 #[tokio::test]

@@ -195,7 +195,7 @@ async fn open_one(means: &Means<'_>, index: usize, volume: &SealedVolume) -> Res
     let open = Open { place, record, slot, keys, secrets, stack };
     match (mounted, way) {
         (Ok(()), _) => Ok(open),
-        // Nothing of the workload's was written: it is as closed as it was.
+        // Nothing of the workload's was written: it is closed again, at the next record.
         (Err(failure), Way::Closed(_)) => {
             let _ = close_one(means, open, &mut Patience::default()).await;
             Err(failure)

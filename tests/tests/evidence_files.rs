@@ -43,6 +43,18 @@ fn evidence_over_a_nonce_is_believed_elsewhere_for_that_nonce_and_no_other() -> 
         says(&believes(&record, &other, &[])?, 5, &["report-data"])?;
     }
 
+    // The guest that is expected, and another: as of a server.
+    let reference = |name: &str, words: &[&str]| -> Result<String> {
+        fs::write(place(name)?, world.coffer(&[&["--json", "measure", "--tee-simulate", &image], words].concat())?.ok()?)?;
+        place(name)
+    };
+    let (expected, other) = (reference("expected.json", &["sleep", "600"])?, reference("other.json", &["sleep", "601"])?);
+    let verify = ["verify", &record, "--allow-simulated", "--nonce", &nonce, "--reference"];
+    says(&world.coffer(&[&verify[..], &[&expected]].concat())?, 0, &["accepted"])?;
+    says(&world.coffer(&[&verify[..], &[&other, "--reference", &expected]].concat())?, 0, &["accepted"])?;
+    says(&world.coffer(&[&verify[..], &[&other]].concat())?, 6, &["refused"])?;
+    says(&world.coffer(&[&verify[..], &["/dev/null"]].concat())?, 3, &["/dev/null"])?;
+
     // Of the connection: no nonce, and the same files.
     let streamed = world.command(&[&attest[..], &["--cmw", "-"]].concat()).output()?;
     ensure!(streamed.status.success() && streamed.stderr.is_empty(), "{streamed:?}");

@@ -148,7 +148,10 @@ fn a_client_reaches_the_workload_of_the_guest_it_expects_and_of_no_other() -> Re
         })?;
 
         without_tls(&address)?;
-        a_listener_outlives_its_guest(&world, &connected)
+        // Whose standard input stays open, as under ssh, until the guest is cut off.
+        let mut held = world.command(&genuine);
+        let held = held.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        a_listener_outlives_its_guest(&world, &connected, held)
     })
 }
 
@@ -168,8 +171,18 @@ fn without_tls(address: &str) -> Result<()> {
 }
 
 /// A guest that ends takes its clients along; the same one, started again, proves itself to the next client.
-fn a_listener_outlives_its_guest(world: &World, connected: &Connected) -> Result<()> {
-    world.coffer(&["stop", "-t", "1", "web"])?.ok()?;
+fn a_listener_outlives_its_guest(world: &World, connected: &Connected, mut held: Child) -> Result<()> {
+    let (mut input, mut output) =
+        (held.stdin.take().context("it was piped")?, held.stdout.take().context("it was piped")?);
+    input.write_all(b"x")?;
+    output.read_exact(&mut [0])?;
+    world.coffer(&["kill", "web"])?.ok()?;
+    wait_for(WAIT, || held.try_wait().is_ok_and(|ended| ended.is_some())).context("a client of a guest that is gone")?;
+    let ended = held.wait_with_output()?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.code() == Some(7) && said.contains("coffer: "), "{:?} {said}", ended.status);
+    drop(input);
+    world.coffer(&["wait", "web"])?;
     let gone = connected.get();
     ensure!(gone.as_ref().is_ok_and(String::is_empty) || gone.is_err(), "answered by a box that is gone: {gone:?}");
     world.coffer(&["start", "web"])?.ok()?;

@@ -8,7 +8,7 @@ use coffer_tests::{
     demo::story::{kbs_admin, simulator_anchor},
     image,
     monitors::{Monitor, on_each},
-    process::{self, wait_for},
+    process::{self, says, wait_for},
     services::{Kbs, Registry},
 };
 use coffer_verifier::{
@@ -115,6 +115,16 @@ fn asks_for_everything(monitor: Monitor) -> Result<()> {
     let report = Report::parse(&evidence.report)?;
     let workload = WorkloadDigest::of(&evidence.workload_spec);
     ensure!(report.report_data() == workload_report_data(&workload, b"a nonce"), "evidence over something else");
+    let (record, data) = (place("evidence.cmw"), place("data"));
+    std::fs::write(&record, hex::decode(line("evidence")?)?)?;
+    std::fs::write(&data, "a nonce")?;
+    let record = record.to_str().context("a name")?;
+    let over = |data: &str| world.coffer(&["verify", record, "--allow-simulated", "--workload-data", data]);
+    says(&over(&hex::encode("a nonce"))?, 0, &["accepted", "over the data given"])?;
+    says(&over(&format!("@{}", data.display()))?, 0, &["accepted"])?;
+    says(&over(&hex::encode("another"))?, 5, &["report-data"])?;
+    says(&over("@/nowhere")?, 3, &["/nowhere"])?;
+    says(&over("xyz")?, 2, &["hexadecimal"])?;
     let field =
         |name: &str| -> Result<Vec<u8>> { Ok(serde_json::from_value(coco["attestation_report"][name].clone())?) };
     ensure!(field("report_data")? == [b"a nonce".as_slice(), &[0; 57]].concat(), "{coco}");

@@ -7,7 +7,7 @@ use crate::{
     Appraisal, ConnectionChain, Endorsements, Evidence, Expected, ExpectedGuest, ExpectedReportData, Look, UnixTime,
     Verdict, Verifier,
     abi::{HostData, REPORT_LEN, Report, ReportData, WorkloadDigest},
-    binding::nonce_report_data,
+    binding::{nonce_report_data, workload_report_data},
     ear::Nonce,
     evidence::CmwError,
     hcl::{HclBlob, HclError},
@@ -118,10 +118,20 @@ impl Presented {
 
     /// What REPORT_DATA must be where this evidence was made over a nonce: of the workload that its own HOST_DATA names.
     pub fn over_nonce(&self, nonce: &Nonce) -> ReportData {
+        nonce_report_data(&self.workload(), nonce.as_bytes())
+    }
+
+    /// What REPORT_DATA must be where its workload had this evidence made over data of its own.
+    pub fn over_workload_data(&self, data: &[u8]) -> ReportData {
+        workload_report_data(&self.workload(), data)
+    }
+
+    /// The workload that its own HOST_DATA names; not believed before it is judged.
+    pub fn workload(&self) -> WorkloadDigest {
         // Of a report that breaks the form nothing is taken, whatever it must hold.
         let host_data =
             Report::parse(&self.evidence.report).map_or(HostData::new([0; 32]), |report| report.host_data());
-        nonce_report_data(&WorkloadDigest::stated(host_data), nonce.as_bytes())
+        WorkloadDigest::stated(host_data)
     }
 
     /// The HCL blob, if it was one: for what it binds.
@@ -141,9 +151,23 @@ impl Verifier {
         demanded: &ExpectedReportData,
         now: UnixTime,
     ) -> Appraisal {
+        let guest = ExpectedGuest::WhateverThePolicyAdmits;
+        let expected = Expected { report_data: demanded.clone(), guest };
+        self.judge_presented_guest(chain, presented, endorsements, &expected, now)
+    }
+
+    /// The same, where it is known which guests it may be of.
+    pub fn judge_presented_guest(
+        &self,
+        chain: &ConnectionChain,
+        presented: &Presented,
+        endorsements: &Endorsements,
+        expected: &Expected,
+        now: UnixTime,
+    ) -> Appraisal {
+        let demanded = &expected.report_data;
         let judge = |report_data: &ExpectedReportData| {
-            let guest = ExpectedGuest::WhateverThePolicyAdmits;
-            let expected = Expected { report_data: report_data.clone(), guest };
+            let expected = Expected { report_data: report_data.clone(), guest: expected.guest.clone() };
             self.judge_on(chain, &presented.evidence, endorsements, &expected, now)
         };
         match &presented.attachment {

@@ -8,7 +8,7 @@ use coffer_ratls::Identity;
 use coffer_rim::{Foreign, Reason, chain};
 use coffer_runtime::endpoint::{Address, Asking, Shown};
 use coffer_runtime::owner_access;
-use coffer_verifier::{Expected, ExpectedGuest, ExpectedReportData, MaxAge, Pair};
+use coffer_verifier::{Expected, ExpectedGuest, ExpectedReportData, MaxAge};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -49,7 +49,6 @@ impl Server {
         };
         if !text.contains("://") {
             let flags = [
-                ("--reference", !self.references.reference.is_empty()),
                 ("--guest-port", self.guest_port.is_some()),
                 ("--as-owner", self.as_owner),
                 ("--fresh", self.fresh),
@@ -58,9 +57,8 @@ impl Server {
             return match flags.into_iter().find(|(_, given)| *given) {
                 Some((flag, _)) => {
                     let hint = match flag {
-                        "--reference" => "for a file, a policy lists measurements and pairs",
                         "--fresh" => {
-                            "that a file is no old one, --nonce or --report-data shows: what its maker was given to put into it"
+                            "that a file is no old one, --nonce, --workload-data or --report-data shows: what its maker was given to put into it"
                         }
                         _ => "leave it out, or name https://HOST:PORT in place of the file",
                     };
@@ -75,6 +73,9 @@ impl Server {
         if judging.nonce.is_some() {
             return wrong("--nonce", "a file", "a server is challenged on its connection");
         }
+        if judging.workload_data.is_some() {
+            return wrong("--workload-data", "a file", "of a server, the connection and its challenge say it");
+        }
         if judging.at.is_some() {
             return wrong("--at", "a file", "a server is judged now");
         }
@@ -82,12 +83,20 @@ impl Server {
         address.map(Some).map_err(|error| error.hint("write https://HOST:PORT, with nothing behind the port"))
     }
 
+    /// Which guest is expected. `most`: how old the manifest of one may be.
+    ///
+    /// # Errors
+    /// As [`References::read`].
+    pub fn guest(&self, most: MaxAge) -> Result<ExpectedGuest, CliError> {
+        self.references.guest(most)
+    }
+
     /// Asks it. `most`: how old the manifest of a guest that it may be, may be.
     ///
     /// # Errors
     /// It shows nothing that could be judged, or not what is demanded.
     pub fn look(&self, address: &Address, most: MaxAge, context: &Context) -> Result<Looked, CliError> {
-        let guests = self.references.read(most)?;
+        let guest = self.guest(most)?;
         let identity = if self.as_owner {
             owner_access::load(&context.open_home()?.owner())?
         } else {
@@ -106,7 +115,7 @@ impl Server {
             failure.reason = Some(Reason { code: "not-challenged".to_owned(), denial_id: None });
             return Err(failure);
         }
-        Ok(Looked { address: address.clone(), guests, shown })
+        Ok(Looked { address: address.clone(), guest, shown })
     }
 }
 
@@ -116,21 +125,16 @@ const CHALLENGE_HINT: &str = "a server that speaks RA-TLS can be challenged, as 
 /// What a server showed.
 pub struct Looked {
     address: Address,
-    guests: Vec<Pair>,
+    guest: ExpectedGuest,
     shown: Shown,
 }
 
 impl Looked {
     /// Judges it.
     pub fn judge(&self, args: &Judging, policy: &Named, context: &Context) -> Result<Judgement, CliError> {
-        let guest = if self.guests.is_empty() {
-            ExpectedGuest::WhateverThePolicyAdmits
-        } else {
-            ExpectedGuest::Admitted { pairs: self.guests.clone(), signers: Vec::new() }
-        };
-        let expected = Expected { report_data: ExpectedReportData::Exactly(self.shown.report_data), guest };
-        let judgement = judging::judge_shown(args, &self.shown.evidence, &expected, policy, context)?;
-        Ok(if self.guests.is_empty() { judgement.without_manifest(policy) } else { judgement })
+        let report_data = ExpectedReportData::Exactly(self.shown.report_data);
+        let expected = Expected { report_data, guest: self.guest.clone() };
+        judging::judge_shown(args, &self.shown.evidence, &expected, policy, context)
     }
 
     /// What the verdict is about.
@@ -154,7 +158,7 @@ impl Looked {
                 "that this connection ends in the guest: it ends where the certificate's key is, and a key that leaked is elsewhere too",
             ));
         }
-        if self.guests.is_empty() {
+        if self.guest == ExpectedGuest::WhateverThePolicyAdmits {
             all.push(("guest", "which guest it is: no --reference names one, and any that the policy admits would do"));
         }
         all

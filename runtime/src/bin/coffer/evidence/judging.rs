@@ -14,7 +14,7 @@ use coffer_verifier::abi::{self, Report, ReportData, SpkiDigest};
 use coffer_verifier::ear::{NamedBinding, Nonce};
 use coffer_verifier::{
     Appraisal, Code, ConnectionChain, CrlPolicy, EndorsementKind, Endorsements, Evidence, EvidencePolicy, Expected,
-    ExpectedReportData, HclBlob, Look, MaxAge, Presented, PresentedError, STRICT, TrustAnchors, UnixTime, Verdict,
+    ExpectedGuest, ExpectedReportData, HclBlob, Look, MaxAge, Presented, PresentedError, STRICT, TrustAnchors, UnixTime, Verdict,
     Verifier,
 };
 use sha2::{Digest as _, Sha256};
@@ -67,6 +67,11 @@ pub struct Judging {
     #[arg(long, value_name = "HEX", value_parser = nonce, conflicts_with = "report_data")]
     pub nonce: Option<Nonce>,
 
+    /// Data that the workload itself had the evidence made over, by `POST /v1/evidence` of its agent: at most 4096 bytes in hexadecimal,
+    /// or @FILE.
+    #[arg(long, value_name = "HEX|@FILE", value_parser = WorkloadData::parse, conflicts_with_all = ["report_data", "nonce"])]
+    pub workload_data: Option<WorkloadData>,
+
     /// Waive revocation. The result says so.
     #[arg(long, conflicts_with = "crl")]
     no_crl: bool,
@@ -79,6 +84,40 @@ pub struct Judging {
     /// certificate, DER or PEM.
     #[arg(long, value_name = "HEX|FILE", requires = "allow_simulated")]
     anchor: Vec<String>,
+}
+
+/// What a workload had bound.
+#[derive(Clone, Debug)]
+pub enum WorkloadData {
+    /// As it was typed.
+    Bytes(Vec<u8>),
+    /// What a file has.
+    File(PathBuf),
+}
+
+impl WorkloadData {
+    /// The agent's limit.
+    const MOST: usize = 4096;
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        if let Some(path) = text.strip_prefix('@') {
+            return Ok(Self::File(path.into()));
+        }
+        let bytes = hex::decode(text).ok().filter(|bytes| bytes.len() <= Self::MOST);
+        bytes.map(Self::Bytes).ok_or("expected at most 4096 bytes in hexadecimal, or @FILE")
+    }
+
+    /// The bytes.
+    ///
+    /// # Errors
+    /// Class `config`: a file that cannot be read, or has more than the agent takes.
+    pub fn read(&self) -> Result<Vec<u8>, CliError> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.clone()),
+            Self::File(path) => input::read(path, Self::MOST as u64)
+                .class_while(Class::Config, format!("--workload-data: cannot read {}", path.display())),
+        }
+    }
 }
 
 /// What the judge says, and what was asked for in vain before.
@@ -94,13 +133,20 @@ pub struct Judgement {
 }
 
 /// What the judge says of what was read.
-pub fn judge(args: &Judging, input: &[u8], policy: &Named, context: &Context) -> Result<Judgement, CliError> {
+pub fn judge(
+    args: &Judging,
+    input: &[u8],
+    guest: ExpectedGuest,
+    policy: &Named,
+    context: &Context,
+) -> Result<Judgement, CliError> {
     let presented = presented(&args.file, input)?;
-    let demanded = args.demanded(&presented).map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
+    let report_data = args.demanded(&presented)?.map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
+    let expected = Expected { report_data, guest };
     let judgement = decide(args, presented.evidence(), policy, context, |verifier, others, now| {
-        verifier.judge_presented(&ConnectionChain::new(), &presented, others, &demanded, now)
+        verifier.judge_presented_guest(&ConnectionChain::new(), &presented, others, &expected, now)
     })?;
-    Ok(judgement.without_manifest(policy))
+    Ok(judgement.without_manifest(&expected.guest, policy))
 }
 
 impl Judging {
@@ -157,15 +203,32 @@ impl Judging {
     }
 
     /// What REPORT_DATA must be, if that was said.
-    pub fn demanded(&self, presented: &Presented) -> Option<ReportData> {
-        self.nonce.as_ref().map(|nonce| presented.over_nonce(nonce)).or(self.report_data)
+    ///
+    /// # Errors
+    /// As [`WorkloadData::read`].
+    pub fn demanded(&self, presented: &Presented) -> Result<Option<ReportData>, CliError> {
+        if let Some(data) = &self.workload_data {
+            return Ok(Some(presented.over_workload_data(&data.read()?)));
+        }
+        Ok(self.nonce.as_ref().map(|nonce| presented.over_nonce(nonce)).or(self.report_data))
     }
 
-    /// What REPORT_DATA was made of, as far as it has a name.
-    pub fn binding<'a>(&'a self, blob: Option<&'a HclBlob<'a>>) -> NamedBinding<'a> {
-        match &self.nonce {
-            Some(nonce) => NamedBinding::Nonce(nonce),
-            None => blob.map_or(NamedBinding::Raw, NamedBinding::AzureHcl),
+    /// Whether REPORT_DATA is computed, and so not what was typed.
+    pub const fn computes_report_data(&self) -> bool {
+        self.nonce.is_some() || self.workload_data.is_some()
+    }
+
+    /// What REPORT_DATA was made of, as far as it has a name. `data`: of --workload-data.
+    pub fn binding<'a>(
+        &'a self,
+        presented: &Presented,
+        blob: Option<&'a HclBlob<'a>>,
+        data: Option<&'a [u8]>,
+    ) -> NamedBinding<'a> {
+        match (&self.nonce, data) {
+            (_, Some(data)) => NamedBinding::Workload { workload: presented.workload(), data },
+            (Some(nonce), None) => NamedBinding::Nonce(nonce),
+            (None, None) => blob.map_or(NamedBinding::Raw, NamedBinding::AzureHcl),
         }
     }
 }
@@ -212,10 +275,10 @@ const NONCE: &str = "expected 8 to 64 bytes in hexadecimal";
 
 impl Judgement {
     /// Nobody's manifest admitted this guest: a policy that bounds the age of one is told that it was not asked.
-    pub fn without_manifest(mut self, policy: &Named) -> Self {
-        if policy.rules.max_manifest_age != MaxAge::Any {
+    fn without_manifest(mut self, guest: &ExpectedGuest, policy: &Named) -> Self {
+        if *guest == ExpectedGuest::WhateverThePolicyAdmits && policy.rules.max_manifest_age != MaxAge::Any {
             error::warn(
-                "max_manifest_age is not asked: no manifest is named that admits this guest; `coffer verify https://…` and \
+                "max_manifest_age is not asked: no manifest is named that admits this guest; `coffer verify` and \
                  `coffer connect` take one with --reference, and a key broker has its own",
             );
             self.not_asked.push("max_manifest_age");
@@ -232,7 +295,9 @@ pub fn judge_shown(
     policy: &Named,
     context: &Context,
 ) -> Result<Judgement, CliError> {
-    decide(args, evidence, policy, context, |verifier, others, now| verifier.judge(evidence, others, expected, now))
+    let judgement =
+        decide(args, evidence, policy, context, |verifier, others, now| verifier.judge(evidence, others, expected, now))?;
+    Ok(judgement.without_manifest(&expected.guest, policy))
 }
 
 /// With what was named on the command line and, where that is wanted, fetched.

@@ -30,7 +30,9 @@ Examples:
   coffer verify report.bin --fetch
   coffer verify report.bin --certs certs --at 2026-09-20T00:00:00Z --explain
   coffer verify evidence.cmw --policy fleet.toml --json
-  coffer verify evidence.cmw --nonce 5f0c1d9e27aa4b38
+  coffer verify evidence.cmw --reference web.json \
+      --nonce 5f0c1d9e27aa4b38
+  coffer verify evidence.cmw --workload-data @request.bin
   coffer verify evidence.cmw --policy strict --policy team.rego
   coffer verify https://guest.example:8443 --guest-port 8080 \\
       --reference web.json --fresh")]
@@ -63,8 +65,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         looked.judge(judging, &policy, context)?
     } else {
         let bytes = judging::read(&judging.file)?;
-        demanded = judging.demanded(&judging::presented(&judging.file, &bytes)?).filter(|_| judging.nonce.is_some());
-        judging::judge(judging, &bytes, &policy, context)?
+        let guest = args.server.guest(policy.rules.max_manifest_age)?;
+        demanded = judging.demanded(&judging::presented(&judging.file, &bytes)?)?.filter(|_| judging.computes_report_data());
+        judging::judge(judging, &bytes, guest, &policy, context)?
     };
     print(args, (looked.as_ref(), demanded), &judged, &policy, context)?;
     Ok(ExitCode::from(exit_code(judged.appraisal.verdict())))
@@ -115,6 +118,9 @@ fn print(
             "  nonce        {}: the evidence was made over it, so after it was chosen",
             hex::encode(nonce.as_bytes())
         );
+    }
+    if args.workload_data.is_some() && appraisal.verdict() == Verdict::Accepted {
+        println!("  data         the workload that this evidence names had it made over the data given");
     }
     if let Some(looked) = looked {
         looked.print();

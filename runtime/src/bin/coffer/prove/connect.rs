@@ -74,7 +74,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let peer = peer(args, context)?;
     keep_freed();
-    context.runtime()?.block_on(async {
+    let runtime = context.runtime()?;
+    let ended = runtime.block_on(async {
         let attested = peer.connect().await?;
         match args.listen.as_deref() {
             None => {
@@ -101,7 +102,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             }
             Some(address) => listen(address, peer, attested, context.json).await,
         }
-    })
+    });
+    // Whoever still writes to us need not be waited for, where the stream broke off either.
+    runtime.shutdown_background();
+    ended
 }
 
 fn peer(args: &Args, context: &Context) -> Result<Peer, CliError> {

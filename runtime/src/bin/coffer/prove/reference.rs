@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use coffer_rim::input;
 use coffer_runtime::signing_key::read_public;
-use coffer_verifier::{MaxAge, Pair, UnixTime};
+use coffer_verifier::{ExpectedGuest, MaxAge, Pair, UnixTime};
 use serde_json::Value;
 
 use crate::error::{self, Class, Classify as _, CliError};
@@ -24,6 +24,18 @@ pub struct References {
 }
 
 impl References {
+    /// Which guest is expected: one that the files name, or whatever the policy admits where no file is named. `most`: as of
+    /// [`Self::read`].
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn guest(&self, most: MaxAge) -> Result<ExpectedGuest, CliError> {
+        if self.reference.is_empty() {
+            return Ok(ExpectedGuest::WhateverThePolicyAdmits);
+        }
+        Ok(ExpectedGuest::Admitted { pairs: self.read(most)?, signers: Vec::new() })
+    }
+
     /// Pairs of a measurement and a workload, all that the files name; none where no file is named. `most`: how old a manifest may be; a
     /// file without a date is not asked for one.
     ///

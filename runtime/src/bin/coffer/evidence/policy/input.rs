@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use coffer_verifier::ExpectedGuest;
+
 use crate::context::Context;
 use crate::error::CliError;
 use crate::evidence::judging::{self, Judgement, Judging};
@@ -25,7 +27,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let args = &args.judging;
     args.contradiction()?;
     let policy = judging::policy(&args.policy, &args.bundles)?;
-    let Judgement { appraisal, input, .. } = judging::judge(args, &judging::read(&args.file)?, &policy, context)?;
+    let Judgement { appraisal, input, .. } = 
+        judging::judge(args, &judging::read(&args.file)?, ExpectedGuest::WhateverThePolicyAdmits, &policy, context)?;
     if let Some(input) = input {
         println!("{input}");
         return Ok(ExitCode::SUCCESS);

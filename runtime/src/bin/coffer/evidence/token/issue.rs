@@ -7,14 +7,14 @@ use coffer_token::KeySet;
 use coffer_verifier::ear::{
     EarClaims, Issuer, Judged, Lifetime, Nonce, Terms, TokenId, VerifierBuild, Word, WordError,
 };
-use coffer_verifier::{MaxAge, Verdict};
+use coffer_verifier::{ExpectedGuest, MaxAge, Verdict};
 use serde_json::json;
 
 use super::keys;
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::evidence::fetching;
-use crate::evidence::judging::{self, Judgement, Judging};
+use crate::evidence::judging::{self, Judgement, Judging, WorkloadData};
 
 /// Decide about evidence in a file, and say it in a signed token.
 #[derive(Debug, clap::Args)]
@@ -73,10 +73,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let now = args.judging.at.unwrap_or_else(keys::now);
     let mut judging = args.judging.clone();
     judging.at = Some(now);
-    let Judgement { appraisal, not_fetched, .. } = judging::judge(&judging, &input, &policy, context)?;
+    let Judgement { appraisal, not_fetched, .. } = 
+        judging::judge(&judging, &input, ExpectedGuest::WhateverThePolicyAdmits, &policy, context)?;
     let presented = judging::presented(&args.judging.file, &input)?;
     let blob = presented.hcl();
-    let binding = args.judging.binding(blob.as_ref());
+    let data = args.judging.workload_data.as_ref().map(WorkloadData::read).transpose()?;
+    let binding = args.judging.binding(&presented, blob.as_ref(), data.as_deref());
     let mut random = [0; 16];
     getrandom::fill(&mut random)
         .map_err(|error| CliError::new(Class::Internal, format!("no randomness from the system: {error}")))?;

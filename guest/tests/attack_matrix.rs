@@ -14,16 +14,7 @@ use std::{
 
 use attacker_tls::{attacker_server, begins_anew, certified, with_tickets};
 
-use coffer_guest::{
-    agent::{Agent, serve::owner_port},
-    container::Users,
-    events::Events,
-    host::{Host, Ports},
-    peers::Road as _,
-    processor::SharedProcessor,
-    workload::Places,
-};
-use coffer_guest_proto::ports::RA_TLS;
+use coffer_guest::peers::Road as _;
 use coffer_ratls::{
     AttestationService, Attester, AttesterError, ClientRule, ClientTls, Denial, Identity, PeerPin, Purpose,
     ServeLimits, ServerTls, StreamError, StreamRefusal, TlsFacts, connect_listed, open_stream,
@@ -37,7 +28,7 @@ use coffer_verifier::{
     binding::{ConnectionBinding, EncryptionKey, Role, nonce_report_data, workload_report_data},
     evidence::Evidence,
 };
-use guests::{CLIENT, Client, Guest, Launch, SERVER, Server, ToSocket, client_spec, dialler, guests_alone, signed};
+use guests::{CLIENT, Client, Guest, Launch, OwnersPort, SERVER, Server, client_spec, dialler, guests_alone, signed};
 use rustls::HandshakeKind;
 use tokio::{
     io::{DuplexStream, duplex},
@@ -355,28 +346,10 @@ async fn no_port_resumes_a_session_or_gives_a_ticket_for_one() {
 /// The same at the port of the agent's owners, as init opens it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nor_does_the_port_of_owners() {
-    let guest = SERVER.start(&workload(Tee::Simulated));
-    let places = Places {
-        binary: "/nowhere".into(),
-        root: "/nowhere".into(),
-        secrets: "/nowhere".into(),
-        sockets: "/nowhere".into(),
-        volumes: Vec::new(),
-        control_group: None,
-        users: Users::Own,
-        host: Host::Sockets,
-    };
-    let agent = Arc::new(Agent::new(guest.document.clone(), Arc::new(Events::silent()), places));
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("vsock");
-    let ports = Ports::behind(std::os::unix::net::UnixListener::bind(&socket).unwrap().into()).unwrap();
-    let processor = Arc::try_unwrap(SERVER.start(&workload(Tee::Simulated))).ok().unwrap().processor.into_inner();
-    let processor: SharedProcessor = Arc::new(Mutex::new(Box::new(processor.unwrap())));
-    owner_port(&agent, &ports, &Identity::generate("guest").unwrap(), guest, processor).unwrap();
-
+    let owners = OwnersPort::of(&workload(Tee::Simulated));
     let connector = with_tickets(&Identity::generate("attacker").unwrap(), Purpose::Control.alpn()).await;
     for _ in 0..3 {
-        begins_anew(&connector, ToSocket(socket.clone(), RA_TLS).open().await.unwrap()).await;
+        begins_anew(&connector, owners.road().open().await.unwrap()).await;
     }
 }
 

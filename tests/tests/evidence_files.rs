@@ -45,10 +45,14 @@ fn evidence_over_a_nonce_is_believed_elsewhere_for_that_nonce_and_no_other() -> 
 
     // The guest that is expected, and another: as of a server.
     let reference = |name: &str, words: &[&str]| -> Result<String> {
-        fs::write(place(name)?, world.coffer(&[&["--json", "measure", "--tee-simulate", &image], words].concat())?.ok()?)?;
+        fs::write(
+            place(name)?,
+            world.coffer(&[&["--json", "measure", "--tee-simulate", &image], words].concat())?.ok()?,
+        )?;
         place(name)
     };
-    let (expected, other) = (reference("expected.json", &["sleep", "600"])?, reference("other.json", &["sleep", "601"])?);
+    let (expected, other) =
+        (reference("expected.json", &["sleep", "600"])?, reference("other.json", &["sleep", "601"])?);
     let verify = ["verify", &record, "--allow-simulated", "--nonce", &nonce, "--reference"];
     says(&world.coffer(&[&verify[..], &[&expected]].concat())?, 0, &["accepted"])?;
     says(&world.coffer(&[&verify[..], &[&other, "--reference", &expected]].concat())?, 0, &["accepted"])?;

@@ -177,7 +177,8 @@ fn a_listener_outlives_its_guest(world: &World, connected: &Connected, mut held:
     input.write_all(b"x")?;
     output.read_exact(&mut [0])?;
     world.coffer(&["kill", "web"])?.ok()?;
-    wait_for(WAIT, || held.try_wait().is_ok_and(|ended| ended.is_some())).context("a client of a guest that is gone")?;
+    wait_for(WAIT, || held.try_wait().is_ok_and(|ended| ended.is_some()))
+        .context("a client of a guest that is gone")?;
     let ended = held.wait_with_output()?;
     let said = String::from_utf8_lossy(&ended.stderr);
     ensure!(ended.status.code() == Some(7) && said.contains("coffer: "), "{:?} {said}", ended.status);

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use coffer_guest_proto::{Phase, Shown, exec_response::Message as Tell};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use super::{
     Agent,
@@ -14,6 +14,7 @@ use super::{
     request::Attach,
     room::Taken,
     running::{Asks, hand_on},
+    shares::Share,
 };
 use crate::log_ring::Follower;
 
@@ -35,7 +36,7 @@ pub(super) fn may_be_shown(asked: Shown, logs: bool, begun: bool) -> Option<Show
 pub(super) async fn attend(
     agent: Arc<Agent>,
     order: Attach,
-    (_place, _taken): (OwnedSemaphorePermit, Taken),
+    (_place, _taken): (Share, Taken),
     asks: Asks,
     answers: Answers,
 ) {

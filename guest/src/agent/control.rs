@@ -7,11 +7,15 @@ use coffer_guest_proto::{
     StopRequest, StopResponse, control_server::Control,
 };
 use coffer_spec::Act;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use super::{Agent, authority::Door, request};
+use super::{
+    Agent,
+    authority::Door,
+    request,
+    shares::{Share, caller},
+};
 use crate::log_ring::{Entry, Follower};
 
 pub(super) struct ControlService {
@@ -51,10 +55,10 @@ impl Control for ControlService {
     type LogsStream = Pin<Box<dyn Stream<Item = Result<LogsResponse, Status>> + Send>>;
 
     async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let place = self.agent.readers.take(caller(request.extensions()));
+        let place = place.ok_or_else(|| Status::resource_exhausted("too-many-readers"))?;
         let LogsRequest { follow, from_sequence } = request.into_inner();
         let logs = &self.agent.logs;
-        let place = self.agent.readers.clone().try_acquire_owned();
-        let place = place.map_err(|_| Status::resource_exhausted("too-many-readers"))?;
         let follower = if follow { logs.follow(from_sequence) } else { logs.read(from_sequence) };
         Ok(Response::new(Box::pin(hand_on(follower, place))))
     }
@@ -64,7 +68,7 @@ impl Control for ControlService {
 pub(super) const WAITING: usize = 2;
 
 /// Entry by entry. `place`: its place among those that may read.
-fn hand_on(mut follower: Follower, place: OwnedSemaphorePermit) -> ReceiverStream<Result<LogsResponse, Status>> {
+fn hand_on(mut follower: Follower, place: Share) -> ReceiverStream<Result<LogsResponse, Status>> {
     let (sender, receiver) = tokio::sync::mpsc::channel(WAITING);
     tokio::spawn(async move {
         let _place = place;

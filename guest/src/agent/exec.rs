@@ -7,7 +7,7 @@ use coffer_guest_proto::{
     exec_server::Exec,
 };
 use coffer_spec::{Act, Rights};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -19,6 +19,7 @@ use super::{
     request::{self, Sendable, Start},
     room::{Room, Rooms},
     running::{Asks, Running},
+    shares::caller,
 };
 use crate::{
     container::{Cause, Orders, Place, Program},
@@ -53,8 +54,8 @@ impl Exec for ExecService {
                     // What was written before whoever asks came is a right of its own.
                     None => drop(may(Act::Logs)?),
                 }
-                let place = self.agent.at_it.clone().try_acquire_owned();
-                let place = place.map_err(|_| Status::resource_exhausted("too-many-attached"))?;
+                let place = self.agent.at_it.take(caller(&extensions));
+                let place = place.ok_or_else(|| Status::resource_exhausted("too-many-attached"))?;
                 let stop_signal = spec.process.stop_signal;
                 let (stop, exec) = (may(Act::Stop).is_ok(), may(Act::Exec).is_ok());
                 let signals = Sendable::Some { stop_signal, stop, exec };
@@ -69,10 +70,12 @@ impl Exec for ExecService {
         };
         may(request::act(&order))?;
         let workload = self.agent.workload().ok_or_else(|| Status::failed_precondition("workload-not-running"))?;
-        let beside = place(&self.agent.beside)?;
+        let too_many = || Status::resource_exhausted("too-many-programs");
+        let beside = self.agent.beside.clone().try_acquire_owned().map_err(|_| too_many())?;
         let order = request::exec_start(order, self.agent.document.spec())?;
         let detached = order.detached;
-        let places = (beside, if detached { None } else { Some(place(&self.agent.attended)?) });
+        let attended = || self.agent.attended.take(caller(&extensions)).ok_or_else(too_many);
+        let places = (beside, if detached { None } else { Some(attended()?) });
         let taken = self.agent.wide.take(Rooms::BESIDE);
         let room = taken.room;
         let (sender, receiver) = mpsc::channel(room.waiting);
@@ -99,11 +102,6 @@ impl Exec for ExecService {
         }
         Ok(answer(receiver, room))
     }
-}
-
-#[allow(clippy::result_large_err)] // tonic's own error type
-fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
-    places.clone().try_acquire_owned().map_err(|_| Status::resource_exhausted("too-many-programs"))
 }
 
 /// What comes, and in front of it how much input is taken before the first of it is read.

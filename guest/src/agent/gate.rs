@@ -2,7 +2,8 @@
 //! much of a request is read, and for how long.
 //!
 //! gRPC alone reads a message whole, up to 4 MiB, as often as there are streams, and only then asks the service. Here whoever may not
-//! ask costs nothing, and whoever may has no more room than [`super::room`] counts.
+//! ask costs nothing, and whoever may has no more room than [`super::room`] counts. Whoever may not any more when the message has come
+//! is refused then: a list of owners counts at once.
 //! Trusts: nothing of a request. Never: lets a method pass that stands in no line of [`needs`].
 
 use std::{
@@ -17,7 +18,10 @@ use coffer_ratls::{ConnectionState, MAX_MESSAGE};
 use coffer_spec::{Act, Document, SignedOwnerList};
 use http::{Request, Response};
 use hyper::body::{Bytes, Frame, SizeHint};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Sleep, sleep, timeout},
+};
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
@@ -28,8 +32,28 @@ use super::{
     turns::{Turn, Turns},
 };
 
-/// Of all in a guest.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a call waits.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For a turn: longer than one who is slow on purpose can hold it.
+    turn: Duration,
+    /// For its message.
+    message: Duration,
+    /// For its answer to be taken.
+    answer: Duration,
+}
+
+impl Patience {
+    const SHORT: Self = Self::of(30, 10, 10);
+    /// Of megabytes.
+    const LONG: Self = Self::of(75, 30, 30);
+
+    const fn of(turn: u64, message: u64, answer: u64) -> Self {
+        let [turn, message, answer] =
+            [Duration::from_secs(turn), Duration::from_secs(message), Duration::from_secs(answer)];
+        Self { turn, message, answer }
+    }
+}
 
 /// Bytes of a request that starts a program: the longest word that a kernel takes, and others beside it.
 pub(super) const START: usize = 160 << 10;
@@ -56,8 +80,8 @@ pub(super) struct Gate<S> {
     turns: Option<Turns>,
     /// Of what is short and may take long.
     asking: Option<Turns>,
-    /// How long a request may take to come, and an answer that holds a turn to be taken.
-    patience: Duration,
+    /// In place of what its kind has.
+    patience: Option<Patience>,
 }
 
 /// How a service's requests are read.
@@ -73,27 +97,37 @@ enum Reads {
     Asks,
 }
 
+impl Reads {
+    const fn patience(self) -> Patience {
+        match self {
+            Self::Short | Self::Stream | Self::Asks => Patience::SHORT,
+            Self::Long => Patience::LONG,
+        }
+    }
+}
+
 impl<S> Gate<S> {
     /// Of requests that are numbers and no more.
     pub(super) fn short(service: S, agent: Arc<Agent>, door: Door) -> Self {
-        Self { service, agent, door, reads: Reads::Short, turns: None, asking: None, patience: PATIENCE }
+        Self { service, agent, door, reads: Reads::Short, turns: None, asking: None, patience: None }
     }
 
     /// Of programs.
     pub(super) fn stream(service: S, agent: Arc<Agent>, door: Door) -> Self {
         let turns = Some(Turns::new(STARTING));
-        Self { service, agent, door, reads: Reads::Stream, turns, asking: None, patience: PATIENCE }
+        Self { service, agent, door, reads: Reads::Stream, turns, asking: None, patience: None }
     }
 
     /// Of owners: with values, and without.
     pub(super) fn owners(service: S, agent: Arc<Agent>) -> Self {
         let (turns, asking) = (Some(Turns::new(1)), Some(Turns::new(ASKING)));
-        Self { service, agent, door: Door::Owners, reads: Reads::Long, turns, asking, patience: PATIENCE }
+        Self { service, agent, door: Door::Owners, reads: Reads::Long, turns, asking, patience: None }
     }
 
     #[cfg(test)]
     fn within(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+        let patience = Patience { turn: patience, message: patience, answer: patience };
+        Self { patience: Some(patience), ..self }
     }
 }
 
@@ -141,44 +175,56 @@ where
         // The one that was asked whether it is ready is the one that is called.
         let next = self.service.clone();
         let mut service = std::mem::replace(&mut self.service, next);
-        let admitted = self.admit(&request);
+        let admitted = self.admission().admit(request.uri().path(), request.extensions().get());
         let (reads, turns) = match &self.asking {
             Some(asking) if !has_value(request.uri().path()) => (Reads::Asks, Some(asking.clone())),
             _ => (self.reads, self.turns.clone()),
         };
-        let patience = self.patience;
-        // A start holds its turn until it has come, and no longer.
-        let state = if reads == Reads::Stream { None } else { request.extensions().get::<Arc<ConnectionState>>() };
-        let caller = state.map(|state| *state.peer_spki());
+        let patience = self.patience.unwrap_or(reads.patience());
+        let (path, state) =
+            (request.uri().path().to_owned(), request.extensions().get::<Arc<ConnectionState>>().cloned());
+        let caller = state.as_ref().map(|state| *state.peer_spki());
+        let (gate, of_caller) = (self.admission(), state.clone());
+        let again = Box::new(move || gate.admit(&path, of_caller.as_ref()));
         Box::pin(async move {
             if let Err(status) = admitted {
                 return Ok(status.into_http());
             }
             let mut turn = match turns {
                 None => None,
-                Some(turns) => match timeout(patience, turns.take(caller)).await {
+                Some(turns) => match timeout(patience.turn, turns.take(caller)).await {
                     Ok(Some(turn)) => Some(turn),
                     _ => return Ok(Status::resource_exhausted("busy").into_http()),
                 },
             };
+            // A start holds its turn until it has come, and no longer.
             let for_body = if reads == Reads::Stream { turn.take() } else { None };
-            let request = request.map(|body| Body::new(Bounded::new(body, (reads, patience), for_body)));
+            let request = request.map(|body| Body::new(Bounded::new(body, (reads, patience.message), for_body, again)));
             let response = service.call(request).await?;
             Ok(match turn {
                 None => response,
-                Some(turn) => {
-                    response.map(|body| Body::new(InTurn { body, until: Box::pin(sleep(patience)), _turn: turn }))
-                }
+                Some(turn) => response.map(|body| Body::new(InTurn::new(body, turn, state, patience.answer))),
             })
         })
     }
 }
 
 impl<S> Gate<S> {
+    fn admission(&self) -> Admission {
+        Admission { agent: self.agent.clone(), door: self.door }
+    }
+}
+
+/// Who may call what.
+struct Admission {
+    agent: Arc<Agent>,
+    door: Door,
+}
+
+impl Admission {
     #[allow(clippy::result_large_err)] // tonic's own error type
-    fn admit(&self, request: &Request<Body>) -> Result<(), Status> {
-        let acts = needs(request.uri().path()).ok_or_else(|| Status::unimplemented("no-such-method"))?;
-        let state = request.extensions().get();
+    fn admit(&self, path: &str, state: Option<&Arc<ConnectionState>>) -> Result<(), Status> {
+        let acts = needs(path).ok_or_else(|| Status::unimplemented("no-such-method"))?;
         self.door.admit_one_of(state, &self.agent, acts)
     }
 }
@@ -190,10 +236,14 @@ struct Bounded {
     reads: Reads,
     until: Pin<Box<Sleep>>,
     turn: Option<Turn>,
+    /// Whether its caller still may, once the first message has come.
+    again: Again,
 }
 
+type Again = Box<dyn Fn() -> Result<(), Status> + Send>;
+
 impl Bounded {
-    fn new(body: Body, (reads, patience): (Reads, Duration), turn: Option<Turn>) -> Self {
+    fn new(body: Body, (reads, patience): (Reads, Duration), turn: Option<Turn>, again: Again) -> Self {
         let (first, later) = match reads {
             Reads::Short => (1 << 10, 0),
             Reads::Stream => (START, SENT),
@@ -201,7 +251,7 @@ impl Bounded {
             Reads::Asks => (ASKED, 0),
         };
         let lengths = Lengths { first, later, ..Lengths::default() };
-        Self { body, lengths, reads, until: Box::pin(sleep(patience)), turn }
+        Self { body, lengths, reads, until: Box::pin(sleep(patience)), turn, again }
     }
 }
 
@@ -216,9 +266,11 @@ impl hyper::body::Body for Bounded {
         }
         let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)?) else { return Poll::Ready(None) };
         if let Some(bytes) = frame.data_ref() {
+            let begun = self.lengths.whole > 0;
             self.lengths.take(bytes).map_err(|TooLong| Status::out_of_range("request-too-long"))?;
-            if self.lengths.whole > 0 {
+            if self.lengths.whole > 0 && !begun {
                 self.turn = None;
+                (self.again)()?;
             }
         }
         Poll::Ready(Some(Ok(frame)))
@@ -229,11 +281,26 @@ impl hyper::body::Body for Bounded {
     }
 }
 
-/// An answer that holds its turn until it was taken, or its reader is too slow.
+/// An answer that holds its turn until it was taken. A reader who is too slow is hung up on: what he was answered takes memory wherever
+/// it waits for him, and HTTP/2 asks for no more of a body while it holds some.
 struct InTurn {
     body: Body,
-    until: Pin<Box<Sleep>>,
     _turn: Turn,
+    /// Ends with this.
+    _watch: JoinSet<()>,
+}
+
+impl InTurn {
+    fn new(body: Body, turn: Turn, state: Option<Arc<ConnectionState>>, patience: Duration) -> Self {
+        let mut watch = JoinSet::new();
+        watch.spawn(async move {
+            sleep(patience).await;
+            if let Some(state) = state {
+                state.hang_up();
+            }
+        });
+        Self { body, _turn: turn, _watch: watch }
+    }
 }
 
 impl hyper::body::Body for InTurn {
@@ -241,9 +308,6 @@ impl hyper::body::Body for InTurn {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.until.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(Status::deadline_exceeded("answer-not-taken"))));
-        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

@@ -13,6 +13,7 @@ mod request;
 mod room;
 mod running;
 pub mod serve;
+mod shares;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -22,12 +23,13 @@ mod typing;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use coffer_guest_proto::Stream;
-use coffer_spec::Document;
+use coffer_spec::{Document, Tee};
 use tokio::sync::{RwLock, Semaphore, watch};
 
 pub use asked::refusal_of;
 pub use refresh::keep_current;
 pub use room::Wide;
+pub use shares::Shares;
 
 use crate::{
     events::Events,
@@ -79,13 +81,13 @@ pub struct Agent {
     /// Programs that may still be started beside the workload.
     pub beside: Arc<Semaphore>,
     /// Those of them that may have somebody who attends to them.
-    pub attended: Arc<Semaphore>,
+    pub attended: Shares,
     /// Room that callers have for what they leave unread.
     pub wide: Wide,
     /// Who may still come to the workload's own program.
-    pub at_it: Arc<Semaphore>,
+    pub at_it: Shares,
     /// Who may still come to read the log.
-    pub readers: Arc<Semaphore>,
+    pub readers: Shares,
     /// Asks the key broker again, if it has a part in this guest.
     pub refresher: OnceLock<Refresher>,
     workload: Mutex<Option<Ways>>,
@@ -95,6 +97,8 @@ pub struct Agent {
 impl Agent {
     /// An agent without a workload yet.
     pub fn new(document: Document, events: Arc<Events>, places: Places) -> Self {
+        let shares = |most| Shares::new(most, document.spec().tee != Tee::None);
+        let [attended, at_it, readers] = [MOST_ATTENDED, MOST_AT_IT, MOST_READERS].map(shares);
         Self {
             owners: Owners::of(document.spec()),
             document,
@@ -104,10 +108,10 @@ impl Agent {
             places,
             secret_env: RwLock::default(),
             beside: Arc::new(Semaphore::new(MOST_BESIDE)),
-            attended: Arc::new(Semaphore::new(MOST_ATTENDED)),
+            attended,
             wide: Wide::default(),
-            at_it: Arc::new(Semaphore::new(MOST_AT_IT)),
-            readers: Arc::new(Semaphore::new(MOST_READERS)),
+            at_it,
+            readers,
             refresher: OnceLock::new(),
             workload: Mutex::default(),
             stop: watch::Sender::new(None),

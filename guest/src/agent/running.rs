@@ -15,6 +15,7 @@ use super::{
     answers::Answers,
     request::{self, Sendable},
     room::{Room, Taken},
+    shares::Share,
     typing::Typing,
 };
 use crate::{
@@ -38,7 +39,7 @@ pub(super) struct Running {
     pub(super) started: Started,
     pub(super) lines: Lines,
     /// Its places among those that may run.
-    pub(super) places: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    pub(super) places: (OwnedSemaphorePermit, Option<Share>),
     /// For its output.
     pub(super) taken: Taken,
 }

@@ -13,12 +13,18 @@ use std::{
 };
 
 use coffer_guest::{
-    host::Ports,
+    agent::{Agent, serve::owner_port},
+    container::Users,
+    events::Events,
+    host::{Host, Ports},
     ingress,
     log_ring::LogRing,
     notices::Notices,
     peers::{Dialler, Road, serve},
+    processor::SharedProcessor,
+    workload::Places,
 };
+use coffer_guest_proto::ports::RA_TLS;
 use coffer_ratls::{Appraiser, Attester, AttesterError, Identity, Refusal};
 use coffer_simulator::{IdEvidence, LaunchOptions, LocalProcessor, SecureProcessor, TcbState};
 use coffer_spec::{
@@ -225,6 +231,40 @@ impl Road for ToSocket {
         stream.write_all(format!("CONNECT {}\n", self.1).as_bytes()).await?;
         while stream.read_u8().await? != b'\n' {}
         Ok(stream)
+    }
+}
+
+/// The port of a guest's owners, as init opens it.
+pub struct OwnersPort {
+    pub agent: Arc<Agent>,
+    folder: tempfile::TempDir,
+}
+
+impl OwnersPort {
+    pub fn of(spec: &WorkloadSpec) -> Self {
+        let guest = SERVER.start(spec);
+        let places = Places {
+            binary: "/nowhere".into(),
+            root: "/nowhere".into(),
+            secrets: "/nowhere".into(),
+            sockets: "/nowhere".into(),
+            volumes: Vec::new(),
+            control_group: None,
+            users: Users::Own,
+            host: Host::Sockets,
+        };
+        let agent = Arc::new(Agent::new(guest.document.clone(), Arc::new(Events::silent()), places));
+        let folder = tempfile::tempdir().unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(folder.path().join("vsock")).unwrap();
+        let ports = Ports::behind(listener.into()).unwrap();
+        let processor = Arc::try_unwrap(SERVER.start(spec)).ok().unwrap().processor.into_inner();
+        let processor: SharedProcessor = Arc::new(Mutex::new(Box::new(processor.unwrap())));
+        owner_port(&agent, &ports, &Identity::generate("guest").unwrap(), guest, processor).unwrap();
+        Self { agent, folder }
+    }
+
+    pub fn road(&self) -> ToSocket {
+        ToSocket(self.folder.path().join("vsock"), RA_TLS)
     }
 }
 

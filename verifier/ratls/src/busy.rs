@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use coffer_verifier::abi::SpkiDigest;
@@ -17,11 +17,15 @@ use crate::state::{ConnectionState, UnderWay};
 /// Says of a key whether it is known.
 pub(crate) type Known = Arc<dyn Fn(&SpkiDigest) -> bool + Send + Sync>;
 
-/// Ends when the key of a connection is known no longer and nothing that it asked for is under way. `look`: how often that is asked.
-pub(crate) async fn forgotten(state: Arc<ConnectionState>, known: Known, look: Duration) {
+/// Ends when the key of a connection is known no longer and nothing that it asked for is under way, or some of it still is after a while.
+/// `looks`: how often that is asked, and that while.
+pub(crate) async fn forgotten(state: Arc<ConnectionState>, known: Known, (look, most): (Duration, Duration)) {
+    let mut since = None;
     loop {
         tokio::time::sleep(look).await;
-        if state.is_idle() && !known(state.peer_spki()) {
+        if known(state.peer_spki()) {
+            since = None;
+        } else if state.is_idle() || since.get_or_insert_with(Instant::now).elapsed() >= most {
             return;
         }
     }
@@ -90,8 +94,6 @@ impl<A: Body + Unpin> Body for Answer<A> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Instant;
-
     use tokio::time::timeout;
 
     use super::*;
@@ -102,16 +104,29 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(100);
     const LONG: Duration = Duration::from_mins(1);
 
+    fn connected() -> Arc<ConnectionState> {
+        let place = Places::new(1).take(0, Instant::now()).unwrap();
+        Arc::new(ConnectionState::new(TlsFacts::for_tests(), (0, Instant::now()), LONG, place))
+    }
+
+    #[tokio::test]
+    async fn what_never_ends_keeps_nobody_in() {
+        let state = connected();
+        let _under_way = state.begin();
+        timeout(LONG, forgotten(state.clone(), Arc::new(|_| false), (LOOK, SHORT))).await.expect("its time is up");
+        let known: Known = Arc::new(|_| true);
+        assert!(timeout(SHORT * 2, forgotten(state, known, (LOOK, SHORT))).await.is_err(), "whoever is known stays");
+    }
+
     #[tokio::test]
     async fn a_key_that_is_known_no_longer_stays_until_what_it_began_is_over() {
-        let place = Places::new(1).take(0, Instant::now()).unwrap();
-        let state = Arc::new(ConnectionState::new(TlsFacts::for_tests(), (0, Instant::now()), LONG, place));
+        let state = connected();
         let listed = Arc::new(AtomicBool::new(true));
         let known: Known = {
             let listed = listed.clone();
             Arc::new(move |_| listed.load(Ordering::Relaxed))
         };
-        let mut gone = Box::pin(forgotten(state.clone(), known, LOOK));
+        let mut gone = Box::pin(forgotten(state.clone(), known, (LOOK, LONG)));
         assert!(timeout(SHORT, &mut gone).await.is_err(), "it is known");
         let under_way = state.begin();
         listed.store(false, Ordering::Relaxed);

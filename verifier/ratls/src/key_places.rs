@@ -11,25 +11,25 @@ use std::{
 use coffer_verifier::abi::SpkiDigest;
 use tracing::warn;
 
-use crate::load::Load;
+use crate::{load::Load, state::ConnectionState};
 
 /// How the connections of a server are shared between keys.
 #[derive(Clone, Debug)]
 pub struct KeyShares {
     /// Connections of one key at once.
     pub each: usize,
-    /// Places that are left to keys with fewer than [`FEW`].
-    pub left_to_others: usize,
+    /// Where all places are taken, a key gets one of a key that has more: one that asks for nothing; or any, for its first [`FEW`].
+    pub give_way: bool,
     /// Keys whose connections count against their own share alone: they get in however many others there are.
     pub kept: BTreeSet<SpkiDigest>,
 }
 
-/// Connections of a key that has few.
+/// Connections that a key gets though others are busy with theirs.
 pub const FEW: usize = 2;
 
 impl Default for KeyShares {
     fn default() -> Self {
-        Self { each: 16, left_to_others: 0, kept: BTreeSet::new() }
+        Self { each: 16, give_way: false, kept: BTreeSet::new() }
     }
 }
 
@@ -41,12 +41,20 @@ struct Shared {
     shares: KeyShares,
     /// For all keys that are not kept.
     all: usize,
-    held: Mutex<HashMap<SpkiDigest, usize>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    next: u64,
+    /// Of each key, the oldest first.
+    of: HashMap<SpkiDigest, Vec<(u64, Arc<ConnectionState>)>>,
 }
 
 /// One connection of one key, given back when dropped.
 pub(crate) struct KeyPlace {
     key: SpkiDigest,
+    number: u64,
     shared: Arc<Shared>,
 }
 
@@ -55,26 +63,43 @@ impl KeyPlaces {
         Self(Arc::new(Shared { shares, all, held: Mutex::default() }))
     }
 
-    /// One more, unless the key, or all of those that are not kept, have what they may.
-    pub(crate) fn take(&self, key: SpkiDigest) -> Option<KeyPlace> {
+    /// One more, unless the key, or all of those that are not kept, have what they may. Whoever gives way for it is hung up on.
+    pub(crate) fn take(&self, key: SpkiDigest, state: &Arc<ConnectionState>) -> Option<KeyPlace> {
         let shares = &self.0.shares;
         let mut held = self.0.held();
-        let own = held.get(&key).copied().unwrap_or(0);
-        let others =
-            || held.iter().filter(|(key, _)| !shares.kept.contains(*key)).map(|(_, count)| count).sum::<usize>();
-        let left = if own < FEW { 0 } else { shares.left_to_others };
-        let has_room = shares.kept.contains(&key) || self.0.all > others() + left;
-        if own >= shares.each || !has_room {
+        let own = held.of.get(&key).map_or(0, Vec::len);
+        if own >= shares.each {
             return None;
         }
-        held.insert(key, own + 1);
-        Some(KeyPlace { key, shared: self.0.clone() })
+        let others = held.of.iter().filter(|(key, _)| !shares.kept.contains(*key));
+        let others: usize = others.map(|(_, connections)| connections.len()).sum();
+        if !shares.kept.contains(&key) && others >= self.0.all {
+            let (of, at) = held.gives_way_to(own).filter(|_| shares.give_way)?;
+            let (_, connection) = held.of.get_mut(&of)?.remove(at);
+            connection.hang_up();
+        }
+        let number = held.next;
+        held.next += 1;
+        held.of.entry(key).or_default().push((number, state.clone()));
+        Some(KeyPlace { key, number, shared: self.0.clone() })
+    }
+}
+
+impl Held {
+    /// Which connection gives way to a key that has `own`: of a key that has more even then. Who has most first.
+    fn gives_way_to(&self, own: usize) -> Option<(SpkiDigest, usize)> {
+        let mut richer: Vec<_> = self.of.iter().filter(|(_, connections)| connections.len() > own + 1).collect();
+        richer.sort_by_key(|(_, connections)| std::cmp::Reverse(connections.len()));
+        let idle = richer.iter().find_map(|(key, connections)| {
+            connections.iter().position(|(_, state)| state.is_idle()).map(|at| (**key, at))
+        });
+        idle.or_else(|| richer.first().filter(|_| own < FEW).map(|(key, _)| (**key, 0)))
     }
 }
 
 impl Shared {
-    fn held(&self) -> MutexGuard<'_, HashMap<SpkiDigest, usize>> {
-        // Whole numbers in a map: nothing is left half done by a panic.
+    fn held(&self) -> MutexGuard<'_, Held> {
+        // Every critical section leaves the lists whole.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,10 +107,10 @@ impl Shared {
 impl Drop for KeyPlace {
     fn drop(&mut self) {
         let mut held = self.shared.held();
-        if let Some(count) = held.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                held.remove(&self.key);
+        if let Some(connections) = held.of.get_mut(&self.key) {
+            connections.retain(|(number, _)| *number != self.number);
+            if connections.is_empty() {
+                held.of.remove(&self.key);
             }
         }
     }
@@ -133,12 +158,32 @@ impl Closed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{facts::TlsFacts, places::Places};
+
+    fn connected() -> Arc<ConnectionState> {
+        let place = Places::new(1).take(0, Instant::now()).unwrap();
+        Arc::new(ConnectionState::new(TlsFacts::for_tests(), (0, Instant::now()), Duration::from_mins(1), place))
+    }
+
+    fn is_hung_up_on(state: &ConnectionState) -> bool {
+        state.lives_until().is_some_and(|end| end <= Instant::now())
+    }
+
+    /// Places that a key takes for as long as it gets some, and what has them.
+    fn all_of(places: &KeyPlaces, key: SpkiDigest) -> Vec<(KeyPlace, Arc<ConnectionState>)> {
+        std::iter::from_fn(|| {
+            let state = connected();
+            places.take(key, &state).map(|place| (place, state))
+        })
+        .take(100)
+        .collect()
+    }
 
     #[test]
     fn a_key_has_its_share_and_what_is_kept_is_nobody_elses() {
         let [owner, first, second, third] = [1, 2, 3, 4].map(|byte| SpkiDigest::new([byte; 32]));
         let places = KeyPlaces::new(4, KeyShares { each: 2, kept: BTreeSet::from([owner]), ..KeyShares::default() });
-        let take = |key| places.take(key);
+        let take = |key| places.take(key, &connected());
         let held = [take(first).unwrap(), take(first).unwrap()];
         assert!(take(first).is_none(), "its share");
         let others = [take(second).unwrap(), take(second).unwrap()];
@@ -148,18 +193,37 @@ mod tests {
         drop(held);
         assert!(take(third).is_some());
         drop((others, kept));
-        assert!(places.0.held().is_empty());
+        assert!(places.0.held().of.is_empty());
     }
 
     #[test]
-    fn the_last_places_are_for_keys_that_have_few() {
+    fn whoever_only_sits_there_gives_way_to_keys_that_have_less() {
         let [greedy, other, third] = [1, 2, 3].map(|byte| SpkiDigest::new([byte; 32]));
-        let places = KeyPlaces::new(6, KeyShares { each: 6, left_to_others: 3, ..KeyShares::default() });
-        let held: Vec<_> = std::iter::from_fn(|| places.take(greedy)).collect();
-        assert_eq!(held.len(), 3);
-        let others: Vec<_> = std::iter::from_fn(|| places.take(other)).collect();
+        let places = KeyPlaces::new(6, KeyShares { each: 6, give_way: true, ..KeyShares::default() });
+        let held = all_of(&places, greedy);
+        assert_eq!(held.len(), 6, "nobody else is there");
+        let others = all_of(&places, other);
+        assert_eq!(others.len(), 3, "as many as the other is left");
+        let (gone, left): (Vec<_>, Vec<_>) = held.into_iter().partition(|(_, state)| is_hung_up_on(state));
+        assert_eq!((gone.len(), left.len()), (3, 3));
+        // What was hung up on had given its place back already.
+        drop(gone);
+        assert_eq!(all_of(&places, third).len(), 2);
+        drop((left, others));
+        assert!(places.0.held().of.is_empty());
+    }
+
+    #[test]
+    fn whoever_is_busy_gives_way_to_the_first_of_a_key_alone_and_the_idle_go_first() {
+        let [greedy, other] = [1, 2].map(|byte| SpkiDigest::new([byte; 32]));
+        let places = KeyPlaces::new(8, KeyShares { each: 8, give_way: true, ..KeyShares::default() });
+        let held = all_of(&places, greedy);
+        let _busy: Vec<_> = held[..7].iter().map(|(_, state)| state.begin()).collect();
+        let others = all_of(&places, other);
+        assert!(is_hung_up_on(&held[7].1), "it asked for nothing");
         assert_eq!(others.len(), FEW);
-        assert!(places.take(third).is_some());
+        assert!(is_hung_up_on(&held[0].1), "the oldest of the busy ones");
+        assert_eq!(held.iter().filter(|(_, state)| is_hung_up_on(state)).count(), 2);
     }
 
     #[test]

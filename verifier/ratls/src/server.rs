@@ -149,8 +149,8 @@ where
 }
 
 /// As [`serve_shared`], where the handshake alone makes a client known: one whose key is `known` then. Whoever else comes stays a
-/// stranger, whatever it is answered. Known are at most as many as strangers leave of all connections, shared between their keys; one
-/// that is known no longer, and asks for nothing, is hung up on.
+/// stranger, whatever it is answered. Known are at most as many as strangers leave of all connections; where all are taken, a key gets one
+/// of those that have more. One that is known no longer is hung up on once it asks for nothing, and a minute later anyway.
 ///
 /// # Errors
 /// As [`serve`].
@@ -169,7 +169,7 @@ where
 {
     let incoming = incoming.map(|io| io.map(|io| (io.source(), io)));
     let all = limits.connections.saturating_sub(limits.unattested);
-    let shares = KeyShares { each: all, left_to_others: all / 3, ..KeyShares::default() };
+    let shares = KeyShares { each: all, give_way: true, ..KeyShares::default() };
     let on_handshake = OnHandshake::Know { known: Arc::new(known), keys: KeyPlaces::new(all, shares) };
     let services = services.add_service(one_by_one(attestation));
     run(incoming, tls, services, limits, on_handshake, Load::default(), shutdown).await
@@ -342,13 +342,13 @@ async fn accept<I, IO>(
                     if let OnHandshake::Know { known, .. } = &on_handshake {
                         connection.state.judge_by_key();
                         if is_known {
-                            connection.gone = Some(Box::pin(forgotten(connection.state.clone(), known.clone(), LOOK)));
+                            connection.gone = Some(Box::pin(forgotten(connection.state.clone(), known.clone(), LOOKS)));
                         }
                     }
                     if let (true, OnHandshake::Settle { keys, .. } | OnHandshake::Know { keys, .. }) =
                         (is_known, &on_handshake)
                     {
-                        let Some(place) = keys.take(*connection.state.peer_spki()) else {
+                        let Some(place) = keys.take(*connection.state.peer_spki(), &connection.state) else {
                             closed.one_more();
                             // In order, which tells it from a key that is none of the listed ones.
                             let _ = tokio::time::timeout(PATIENCE, connection.stream.shutdown()).await;
@@ -377,8 +377,8 @@ async fn accept<I, IO>(
     while handshakes.join_next().await.is_some() {}
 }
 
-/// How often it is looked whether a key is known still.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often it is looked whether a key is known still, and how long what it had begun may go on.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
 
 #[derive(Debug, thiserror::Error)]
 enum HandshakeError {
@@ -493,6 +493,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        // Whoever takes nothing of what is written may not be read from, either.
+        if self.expired(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -502,6 +506,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.expired(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -510,6 +517,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.expired(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

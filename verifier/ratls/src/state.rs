@@ -53,6 +53,8 @@ struct Inner {
     place: Option<Place>,
     /// Being answered makes nobody known.
     by_key: bool,
+    /// It is hung up on.
+    over: bool,
 }
 
 /// How long the connection may stay.
@@ -181,6 +183,12 @@ impl ConnectionState {
         }
     }
 
+    /// Hangs up on it, whatever is under way.
+    pub fn hang_up(&self) {
+        self.inner().over = true;
+        self.nearer.notify_one();
+    }
+
     /// Makes it a stranger again: it may stay no longer than one from now on.
     pub fn estrange(&self) {
         self.inner().end_by(Instant::now() + self.unattested_lifetime, self.stranger_end());
@@ -251,6 +259,7 @@ impl ConnectionState {
     pub(crate) fn lives_until(&self) -> Option<Instant> {
         let inner = self.inner();
         match inner.life {
+            _ if inner.over => Some(self.opened),
             Life::Unsettled => Some(self.opened + self.unattested_lifetime),
             Life::Until(end) => Some(end),
             Life::Open => None,

@@ -14,8 +14,8 @@ use coffer_verifier::abi::{self, Report, ReportData, SpkiDigest};
 use coffer_verifier::ear::{NamedBinding, Nonce};
 use coffer_verifier::{
     Appraisal, Code, ConnectionChain, CrlPolicy, EndorsementKind, Endorsements, Evidence, EvidencePolicy, Expected,
-    ExpectedGuest, ExpectedReportData, HclBlob, Look, MaxAge, Presented, PresentedError, STRICT, TrustAnchors, UnixTime, Verdict,
-    Verifier,
+    ExpectedGuest, ExpectedReportData, HclBlob, Look, MaxAge, Presented, PresentedError, STRICT, TrustAnchors,
+    UnixTime, Verdict, Verifier,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -295,8 +295,9 @@ pub fn judge_shown(
     policy: &Named,
     context: &Context,
 ) -> Result<Judgement, CliError> {
-    let judgement =
-        decide(args, evidence, policy, context, |verifier, others, now| verifier.judge(evidence, others, expected, now))?;
+    let judgement = decide(args, evidence, policy, context, |verifier, others, now| {
+        verifier.judge(evidence, others, expected, now)
+    })?;
     Ok(judgement.without_manifest(&expected.guest, policy))
 }
 

@@ -66,7 +66,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         let bytes = judging::read(&judging.file)?;
         let guest = args.server.guest(policy.rules.max_manifest_age)?;
-        demanded = judging.demanded(&judging::presented(&judging.file, &bytes)?)?.filter(|_| judging.computes_report_data());
+        demanded =
+            judging.demanded(&judging::presented(&judging.file, &bytes)?)?.filter(|_| judging.computes_report_data());
         judging::judge(judging, &bytes, guest, &policy, context)?
     };
     print(args, (looked.as_ref(), demanded), &judged, &policy, context)?;

@@ -27,7 +27,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let args = &args.judging;
     args.contradiction()?;
     let policy = judging::policy(&args.policy, &args.bundles)?;
-    let Judgement { appraisal, input, .. } = 
+    let Judgement { appraisal, input, .. } =
         judging::judge(args, &judging::read(&args.file)?, ExpectedGuest::WhateverThePolicyAdmits, &policy, context)?;
     if let Some(input) = input {
         println!("{input}");

@@ -73,7 +73,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let now = args.judging.at.unwrap_or_else(keys::now);
     let mut judging = args.judging.clone();
     judging.at = Some(now);
-    let Judgement { appraisal, not_fetched, .. } = 
+    let Judgement { appraisal, not_fetched, .. } =
         judging::judge(&judging, &input, ExpectedGuest::WhateverThePolicyAdmits, &policy, context)?;
     let presented = judging::presented(&args.judging.file, &input)?;
     let blob = presented.hcl();

@@ -278,7 +278,7 @@ fn an_owner_with_few_rights_keeps_no_other_owner_out() -> Result<()> {
         }
         anyhow::Ok(held)
     })?;
-    ensure!((4..14).contains(&held.len()), "{} connections of one owner", held.len());
+    ensure!((4..=14).contains(&held.len()), "{} connections of one owner", held.len());
     says(&host.world.coffer(&["exec", "--allow-simulated", "box", "echo", "here"])?, 0, &["here"])?;
     says(&alice.ask(&["exec"], &reference, &[&at, "echo", "elsewhere"], b"")?, 0, &["elsewhere"])?;
     says(&bob.ask(&["cp"], &reference, &[&format!("{at}/etc/hosts"), "-"], b"")?, 6, &["owner-may-not:cp"])

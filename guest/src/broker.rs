@@ -1,5 +1,7 @@
 //! The road to the key broker: the host's relay, which sees nothing but TLS.
 
+pub mod questions;
+
 use std::{io, sync::Arc, time::Duration};
 
 use coffer_guest_proto::ports::HOST_KBS_RELAY;
@@ -89,6 +91,11 @@ pub async fn connect_anew(
     let own = |_| ClientError::Own { cause: "no identity for the key broker".into() };
     let identity = Identity::generate("coffer guest").map_err(own)?;
     connect(host, spec, kbs, &identity, attester).await
+}
+
+/// Whether one of the policies asks the broker of the spec.
+pub fn is_asked(spec: &WorkloadSpec, policies: &[SealPolicy]) -> bool {
+    spec.kbs.is_some() && policies.iter().any(|policy| policy.source().needs_broker())
 }
 
 /// The same, if one of the policies needs it and the spec names a broker. That there is none is refused later, by the policy's name.

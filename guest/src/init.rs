@@ -26,7 +26,7 @@ use crate::{
         verity::OnCorruption,
         volumes,
     },
-    broker,
+    broker::{self, questions::Whose},
     card::{self, Held},
     container::{Bind, Cause, Users, rights},
     events::{Events, since_boot_us},
@@ -438,7 +438,7 @@ async fn first_owners(host: Host, agent: &Agent, attester: &Arc<dyn Attester>) -
     let Some(kbs) = spec.kbs.as_ref().filter(|_| keeps) else { return Ok(()) };
     let connected = Box::pin(broker::connect_anew(host, spec, kbs, attester.clone())).await;
     let looked = match connected {
-        Ok(broker) => agent.owners.look(&broker).await,
+        Ok(broker) => agent.owners.look(&broker.metered(agent.questions.meter(Whose::Guest))).await,
         Err(error) => Err(OwnersError::Broker(error)),
     };
     match looked {

@@ -15,10 +15,16 @@ use coffer_spec::{Owner, OwnerAuthority, OwnerList, OwnerListError, SignedOwnerL
 use coffer_verifier::UnixTime;
 use secrecy::ExposeSecret as _;
 
-use crate::{broker::Source, clock::Clock};
+use crate::{
+    broker::{Source, questions::again},
+    clock::Clock,
+};
 
 /// Characters of what is said of a list that is not taken.
 const WHY: usize = 400;
+
+/// The broker's word for what it has not, or not for this guest.
+const NOT_RELEASED: &str = "not-released";
 
 /// Id of the counter that remembers the sequence.
 const COUNTER: [u8; 16] = *b"coffer/owners/v1";
@@ -29,6 +35,8 @@ pub struct Owners {
     clock: Clock,
     /// Where lists come from, and what is known of them.
     known: Option<(OwnerAuthority, RwLock<Known>)>,
+    /// Sequence and digest of the list that was taken last, also where it is in force no more.
+    taken: RwLock<Option<(u64, [u8; 32])>>,
     /// Why the last look took no list.
     refused: RwLock<Option<RefusedOwnerList>>,
 }
@@ -121,7 +129,8 @@ impl Owners {
             let known = if authority.kept.is_some() { Known::Nothing } else { Known::NoList };
             (authority.clone(), RwLock::new(known))
         });
-        Self { listed: spec.owners.clone(), clock: Clock::of(spec), known, refused: RwLock::default() }
+        let (listed, clock) = (spec.owners.clone(), Clock::of(spec));
+        Self { listed, clock, known, taken: RwLock::default(), refused: RwLock::default() }
     }
 
     /// Who they are now. A key may stand there twice: it may do what either lets it.
@@ -201,10 +210,24 @@ impl Owners {
         let floor = known.sequence();
         let signed = SignedOwnerList::parse(file)?;
         let list = signed.verify(authority, floor)?;
+        let (sequence, digest) = (list.sequence, signed.digest());
+        self.is_the_one(sequence, digest)?;
         list.current(self.clock.now().unwrap_or(UnixTime::from_secs(i64::MAX)))?;
-        let sequence = list.sequence;
-        *known = Known::List(list, signed.digest());
+        self.take(sequence, digest);
+        *known = Known::List(list, digest);
         Ok(sequence)
+    }
+
+    /// Of two lists with one sequence none is the newer: the one that was taken stays.
+    fn is_the_one(&self, sequence: u64, digest: [u8; 32]) -> Result<(), OwnerListError> {
+        match *self.taken.read().unwrap_or_else(PoisonError::into_inner) {
+            Some((taken, of)) if taken == sequence && of != digest => Err(OwnerListError::Twice { sequence }),
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&self, sequence: u64, digest: [u8; 32]) {
+        *self.taken.write().unwrap_or_else(PoisonError::into_inner) = Some((sequence, digest));
     }
 
     /// Looks for the newest list at the broker, if it keeps them. What was known stays where it does not answer, or has a list that is
@@ -223,12 +246,12 @@ impl Owners {
         let Some((authority, known)) = &self.known else { return Ok(()) };
         let Some(kept) = &authority.kept else { return Ok(()) };
         let counter = name_of(authority);
-        let floor = broker.count(&counter).await.map_err(OwnersError::Broker)?.current;
+        let floor = again(|| broker.count(&counter)).await.map_err(OwnersError::Broker)?.current;
         let had = known.read().unwrap_or_else(PoisonError::into_inner).sequence();
-        let file = match broker.current(kept).await {
+        let file = match again(|| broker.current(kept)).await {
             Ok(secret) => secret,
-            // There is none, or not for this guest: the broker does not say which.
-            Err(ClientError::Refused { .. }) => {
+            // There is none, or not for this guest: the broker does not say which. Whatever else it says no by says nothing of the list.
+            Err(ClientError::Refused { code, .. }) if code == NOT_RELEASED => {
                 let newest = floor.max(had);
                 set(known, if newest == 0 { Known::NoList } else { Known::Lost(newest) });
                 return Ok(());
@@ -240,8 +263,11 @@ impl Owners {
                 return Err(OwnersError::Broker(error));
             }
         };
-        let list = SignedOwnerList::parse(file.value.expose_secret())
-            .and_then(|signed| Ok((signed.verify(authority, floor.max(had))?, signed.digest())));
+        let list = SignedOwnerList::parse(file.value.expose_secret()).and_then(|signed| {
+            let (list, digest) = (signed.verify(authority, floor.max(had))?, signed.digest());
+            self.is_the_one(list.sequence, digest)?;
+            Ok((list, digest))
+        });
         let (list, digest) = match list {
             Ok(list) => list,
             Err(error) => {
@@ -260,6 +286,7 @@ impl Owners {
             set(known, Known::Lost(current));
             return Err(OwnerListError::Older { found: list.sequence, floor: current }.into());
         }
+        self.take(list.sequence, digest);
         // What the authority took back stays so after its word has ended.
         if let Err(error) = list.current(self.clock.now().unwrap_or(UnixTime::from_secs(i64::MAX))) {
             set(known, Known::Lost(list.sequence));
@@ -311,7 +338,7 @@ async fn raised(broker: &impl Keeper, counter: &SealingName, from: u64, sequence
     let mut at = from;
     // Others move it too, and none of them back.
     while at < sequence {
-        let moved = broker.step(counter, at, sequence).await?;
+        let moved = again(|| broker.step(counter, at, sequence)).await?;
         if moved.set {
             return Ok(sequence);
         }

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret;
 pub use refresh::{Refresher, Round, pause};
 
 use crate::{
-    broker,
+    broker::{self, questions::again},
     failure::{Code, Failure, OrFail},
     host::Host,
     passwd::Identity as User,
@@ -56,7 +56,7 @@ pub async fn fetch_all(
         let mut found = InPlace::default();
         for wanted in &spec.secrets {
             let path = &wanted.from;
-            let secret = client.secret(path).await.map_err(|error| failure(kbs, path.as_str(), &error))?;
+            let secret = again(|| client.secret(path)).await.map_err(|error| failure(kbs, path.as_str(), &error))?;
             let value = secret.value.expose_secret();
             if value.len() > LIMIT {
                 return Err(Failure::new(Code::SecretUnusable, format!("{path} is longer than {LIMIT} bytes")));
@@ -88,6 +88,7 @@ pub(crate) fn failure(kbs: &KbsPin, what: &str, error: &ClientError) -> Failure 
         ClientError::Unreachable { .. }
         | ClientError::Slow { .. }
         | ClientError::Undecided { .. }
+        | ClientError::TooOften
         | ClientError::Protocol { .. }
         | ClientError::OtherListener { .. } => Code::KbsUnreachable,
         _ => Code::Internal,

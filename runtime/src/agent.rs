@@ -137,6 +137,11 @@ fn of_broker(message: &str) -> Option<&'static str> {
             "the box is well: start the key broker, or see why the box's host does not reach it; a box asks at the address of its --kbs alone",
         );
     }
+    if says("key broker is asked too often") {
+        return Some(
+            "ask again in a few seconds: this box, by its workload or its owners, asks the key broker too often",
+        );
+    }
     says("key broker shows key").then_some(OTHER_PIN)
 }
 

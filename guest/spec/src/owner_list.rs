@@ -93,6 +93,12 @@ pub enum OwnerListError {
         /// What is the least.
         floor: u64,
     },
+    /// Another one has the same sequence.
+    #[error("another list has sequence {sequence} too, and this guest has taken that one")]
+    Twice {
+        /// Of both.
+        sequence: u64,
+    },
     /// Its time is over.
     #[error("the list expired at {at}, it is {now}")]
     Expired {
@@ -111,6 +117,7 @@ impl OwnerListError {
             Self::Signature(_) => "owner-list-not-signed",
             Self::Name { .. } => "owner-list-of-others",
             Self::Older { .. } => "owner-list-older",
+            Self::Twice { .. } => "owner-list-sequence-twice",
             Self::Expired { .. } => "owner-list-expired",
         }
     }

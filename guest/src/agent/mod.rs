@@ -12,6 +12,7 @@ mod refresh;
 mod request;
 mod room;
 mod running;
+mod said;
 pub mod serve;
 mod shares;
 mod stats;
@@ -20,7 +21,10 @@ mod tests;
 mod turns;
 mod typing;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Instant,
+};
 
 use coffer_guest_proto::Stream;
 use coffer_spec::{Document, Tee};
@@ -29,9 +33,11 @@ use tokio::sync::{RwLock, Semaphore, watch};
 pub use asked::refusal_of;
 pub use refresh::keep_current;
 pub use room::Wide;
+pub use said::Said;
 pub use shares::Shares;
 
 use crate::{
+    broker::questions::Questions,
     events::Events,
     lines::Ways,
     log_ring::LogRing,
@@ -88,6 +94,10 @@ pub struct Agent {
     pub at_it: Shares,
     /// Who may still come to read the log.
     pub readers: Shares,
+    /// How often the key broker is asked, and for whom.
+    pub questions: Arc<Questions>,
+    /// What was said in the output already.
+    pub said: Said,
     /// Asks the key broker again, if it has a part in this guest.
     pub refresher: OnceLock<Refresher>,
     workload: Mutex<Option<Ways>>,
@@ -112,6 +122,8 @@ impl Agent {
             wide: Wide::default(),
             at_it,
             readers,
+            questions: Arc::default(),
+            said: Said::default(),
             refresher: OnceLock::new(),
             workload: Mutex::default(),
             stop: watch::Sender::new(None),
@@ -140,8 +152,14 @@ impl Agent {
 
     /// Says in the output that a list of owners is not taken.
     pub async fn say_of_owners(&self, error: &OwnersError) {
-        let said = format!("coffer: owners: {}: {}\n", error.word(), error.why());
-        self.logs.push(Stream::Stderr, unix_nanos(), said.as_bytes()).await;
+        self.say("owners", error.word(), &format!("owners: {}: {}", error.word(), error.why())).await;
+    }
+
+    /// Says it in the output, unless the same cause was said of the same thing a moment ago.
+    async fn say(&self, about: &str, cause: &str, said: &str) {
+        if self.said.is_due(about, cause, Instant::now()) {
+            self.logs.push(Stream::Stderr, unix_nanos(), format!("coffer: {said}\n").as_bytes()).await;
+        }
     }
 
     fn order_stop(&self, order: StopOrder) {

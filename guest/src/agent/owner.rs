@@ -25,7 +25,7 @@ use super::{
     request::{self, Inject, Seal},
 };
 use crate::{
-    broker,
+    broker::{self, questions::Whose},
     owners::is_context_of_lists,
     processor::SharedProcessor,
     sealing::{Means, Sealed, SealingError, Unsealed},
@@ -63,8 +63,9 @@ impl Owner for OwnerService {
     }
 
     async fn refresh(&self, _: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
-        let round = refresh::now(&self.agent).await.unwrap_or_default();
+        let round = refresh::for_owner(&self.agent).await.unwrap_or_default();
         match round.broken {
+            Some(ClientError::TooOften) => Err(too_often(ClientError::TooOften.to_string())),
             None => {
                 let owners = self.agent.owners.in_force();
                 Ok(Response::new(RefreshResponse { secrets: round.found, owners }))
@@ -151,8 +152,12 @@ impl OwnerService {
 
     async fn broker(&self, policies: &[SealPolicy]) -> Result<Option<BrokerClient>, Status> {
         let spec = self.agent.document.spec();
+        if broker::is_asked(spec, policies) {
+            self.agent.questions.owners(0).await;
+        }
         let connected = broker::for_policies(self.agent.places.host, spec, policies, &self.attester);
-        in_time(async { connected.await.map_err(|(policy, cause)| SealingError::Broker { policy, cause }) }).await
+        let connected = async { connected.await.map_err(|(policy, cause)| SealingError::Broker { policy, cause }) };
+        Ok(in_time(connected).await?.map(|broker| broker.metered(self.agent.questions.meter(Whose::Owners))))
     }
 }
 
@@ -175,6 +180,7 @@ async fn in_time<T>(work: impl Future<Output = Result<T, SealingError>>) -> Resu
 fn status(error: &SealingError) -> Status {
     let text = error.to_string();
     let mut status = match error {
+        SealingError::Broker { cause: ClientError::TooOften, .. } => return too_often(text),
         SealingError::Broker { cause: ClientError::Refused { .. }, .. } => Status::permission_denied(text),
         SealingError::Broker {
             cause: ClientError::Unreachable { .. } | ClientError::Slow { .. } | ClientError::Undecided { .. },
@@ -188,6 +194,13 @@ fn status(error: &SealingError) -> Status {
         _ => Status::failed_precondition(text),
     };
     status.metadata_mut().insert(REASON, MetadataValue::from_static(error.word()));
+    status
+}
+
+/// The broker wants fewer questions: for later, and no refusal.
+fn too_often(text: String) -> Status {
+    let mut status = Status::unavailable(text);
+    status.metadata_mut().insert(REASON, MetadataValue::from_static("too-many-requests"));
     status
 }
 

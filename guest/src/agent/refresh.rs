@@ -9,6 +9,7 @@ use coffer_spec::OnChange;
 
 use super::Agent;
 use crate::{
+    broker::questions::{LOOK, Whose},
     container::{Place, STATUS_OURS},
     secrets::{Round, pause},
     sys::process_id::ProcessId,
@@ -29,21 +30,29 @@ pub async fn keep_current(agent: Arc<Agent>) {
         // Without chance the pause is only a little longer.
         let _ = getrandom::fill(&mut chance);
         tokio::time::sleep(pause(was_broken, chance[0])).await;
-        was_broken = now(&agent).await.is_some_and(|round| round.was_broken());
+        was_broken = now(&agent, Whose::Guest).await.is_some_and(|round| round.was_broken());
     }
 }
 
+/// Looks for an owner, when it is the owners' turn to ask the broker.
+pub(super) async fn for_owner(agent: &Agent) -> Option<Round> {
+    agent.refresher.get()?;
+    agent.questions.owners(LOOK).await;
+    now(agent, Whose::Owners).await
+}
+
 /// Looks now. Nothing where the broker has no part in this guest, or its workload does not run yet.
-pub(super) async fn now(agent: &Agent) -> Option<Round> {
+async fn now(agent: &Agent, whose: Whose) -> Option<Round> {
     let refresher = agent.refresher.get()?;
     let (spec, places) = (agent.document.spec(), &agent.places);
-    let round = refresher.round(places.host, spec, &places.secrets, &agent.owners).await;
+    let meter = agent.questions.meter(whose);
+    let round = refresher.round(places.host, spec, &places.secrets, &agent.owners, meter).await;
     if let Some(error) = &round.owners {
         agent.say_of_owners(error).await;
     }
     for refused in round.found.iter().filter(|it| matches!(it.found(), Found::Refused | Found::Unusable)) {
-        let said = of_refused(refused);
-        agent.logs.push(Stream::Stderr, unix_nanos(), said.as_bytes()).await;
+        let about = format!("secret {}", refused.name);
+        agent.say(&about, refused.found().as_str_name(), &of_refused(refused)).await;
     }
     for follows in &round.follows {
         follow(agent, follows).await;
@@ -57,7 +66,7 @@ fn of_refused(it: &Refreshed) -> String {
         Found::Refused => format!("the key broker does not release it any more (id {:016x})", it.denial_id),
         _ => "its new version cannot be put there".to_owned(),
     };
-    format!("coffer: secret {}: {why}: version {} stays\n", it.name, it.version)
+    format!("secret {}: {why}: version {} stays", it.name, it.version)
 }
 
 async fn follow(agent: &Agent, what: &OnChange) {
@@ -109,7 +118,7 @@ mod tests {
         let refused = of(Found::Refused, 0xab);
         assert!(refused.contains("secret token") && refused.contains("id 00000000000000ab"), "{refused}");
         for said in [refused, of(Found::Unusable, 0)] {
-            assert!(said.ends_with("version 3 stays\n"), "{said}");
+            assert!(said.ends_with("version 3 stays"), "{said}");
         }
     }
 }

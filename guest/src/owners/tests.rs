@@ -74,6 +74,19 @@ fn a_list_that_is_brought_adds_and_takes_nobody_away() {
 }
 
 #[test]
+fn of_two_lists_with_one_sequence_the_one_that_was_taken_stays() {
+    let owners = owners(false);
+    let (bob, carol) = (list(3, far(), vec![owner("bob", "exec")]), list(3, far(), vec![owner("carol", "exec")]));
+    assert_eq!(owners.brought(&signed(&bob)).unwrap(), 3);
+    let other = owners.brought(&signed(&carol)).unwrap_err();
+    assert_eq!((other.word(), other.is_unauthentic()), ("owner-list-sequence-twice", false));
+    assert_eq!(owners.now(), [owner("alice", "logs"), owner("bob", "exec")]);
+    // The same again is no other one, and the next one is the next one.
+    assert_eq!(owners.brought(&signed(&bob)).unwrap(), 3);
+    assert_eq!(owners.brought(&signed(&list(4, far(), Vec::new()))).unwrap(), 4);
+}
+
+#[test]
 fn a_list_whose_time_is_over_adds_nobody() {
     let owners = owners(false);
     let (_, known) = owners.known.as_ref().unwrap();
@@ -125,6 +138,10 @@ enum Answer {
     Rightly,
     Broken,
     Never,
+    /// What the broker says of a guest that asks too often.
+    TooOften,
+    /// A refusal that says nothing of what was asked for.
+    Other,
 }
 
 impl Answer {
@@ -133,6 +150,8 @@ impl Answer {
             Self::Rightly => Ok(()),
             Self::Broken => Err(ClientError::Unreachable { cause: "reset".to_owned() }),
             Self::Never => std::future::pending().await,
+            Self::TooOften => Err(ClientError::TooOften),
+            Self::Other => Err(ClientError::Refused { code: "message-undecodable".to_owned(), id: "ab".to_owned() }),
         }
     }
 }
@@ -276,6 +295,79 @@ async fn what_is_older_than_the_counter_or_not_there_leaves_nobody_and_never_the
         let _ = owners.look(&broker(count, list.as_ref())).await;
         assert_eq!(owners.now(), expected, "{count}");
     }
+}
+
+#[tokio::test]
+async fn what_the_broker_says_no_by_for_another_reason_takes_nobody_away_and_brings_nobody_back() {
+    for no in [Answer::TooOften, Answer::Other] {
+        let refusing = |count| Broker { gives: no, ..broker(count, Some(&bob(2))) };
+        let owners = with_a_list().await;
+        assert_eq!(word(owners.look(&refusing(2)).await), "owner-list-unknown");
+        assert_eq!(owners.now(), [owner("bob", "exec")]);
+        // Another guest has seen a later one.
+        assert_eq!(word(owners.look(&refusing(3)).await), "owner-list-unknown");
+        assert!(owners.now().is_empty());
+        // Nor does it say that there is no list yet.
+        let first = super::tests::owners(true);
+        assert_eq!(word(first.look(&refusing(0)).await), "owner-list-unknown");
+        assert!(first.now().is_empty());
+    }
+}
+
+/// Says `TooOften` so often, of everything.
+struct Busy(Broker, Mutex<u32>);
+
+impl Busy {
+    fn ask(&self) -> Result<(), ClientError> {
+        let mut left = self.1.lock().unwrap();
+        *left = left.saturating_sub(1);
+        if *left % 3 == 0 { Ok(()) } else { Err(ClientError::TooOften) }
+    }
+}
+
+impl Source for Busy {
+    async fn current(&self, path: &SecretPath) -> Result<Secret, ClientError> {
+        self.ask()?;
+        self.0.current(path).await
+    }
+}
+
+impl Keeper for Busy {
+    async fn count(&self, name: &SealingName) -> Result<Generation, ClientError> {
+        self.ask()?;
+        self.0.count(name).await
+    }
+
+    async fn step(&self, name: &SealingName, at: u64, to: u64) -> Result<Generation, ClientError> {
+        self.ask()?;
+        self.0.step(name, at, to).await
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_was_asked_too_often_is_asked_again_for_the_list() {
+    let owners = with_a_list().await;
+    owners.look(&Busy(broker(2, Some(&list(3, far(), Vec::new()))), Mutex::new(9))).await.unwrap();
+    assert_eq!((owners.now(), owners.in_force().unwrap().sequence), (Vec::new(), 3));
+}
+
+#[tokio::test]
+async fn another_list_of_the_same_sequence_is_not_taken_from_the_broker_either() {
+    let owners = with_a_list().await;
+    let other = list(2, far(), vec![owner("carol", "exec")]);
+    assert_eq!(word(owners.look(&broker(2, Some(&other))).await), "owner-list-sequence-twice");
+    assert_eq!(owners.now(), [owner("bob", "exec")]);
+    assert_eq!(word(owners.look(&broker(2, Some(&bob(2)))).await), "taken");
+    // Not by way of taking it away in between, either.
+    owners.look(&broker(2, None)).await.unwrap();
+    assert_eq!(word(owners.look(&broker(2, Some(&other))).await), "owner-list-sequence-twice");
+    assert!(owners.now().is_empty());
+    assert_eq!(word(owners.look(&broker(2, Some(&bob(2)))).await), "taken");
+    assert_eq!(owners.now(), [owner("bob", "exec")]);
+    // As documented: one that starts knows the sequence alone.
+    let anew = super::tests::owners(true);
+    anew.look(&broker(2, Some(&other))).await.unwrap();
+    assert_eq!(anew.now(), [owner("carol", "exec")]);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use coffer_guest_proto::{Found, Refreshed};
-use coffer_kbs_client::ClientError;
+use coffer_kbs_client::{ClientError, Meter};
 use coffer_ratls::{Attester, Identity};
 use coffer_spec::{OnChange, SecretTarget, WorkloadSpec};
 use secrecy::ExposeSecret;
@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 
 use super::{FileAs, InPlace, LIMIT, TOTAL, User, denial_id, write};
 use crate::{
-    broker::{self, Source},
+    broker::{self, Source, questions::again},
     host::Host,
     owners::{Owners, OwnersError},
     secret_env::SecretEnv,
@@ -57,14 +57,30 @@ impl Refresher {
     }
 
     /// Looks for other versions than those in place, and puts them there; and for a newer list of owners. The guest proves itself anew.
-    pub async fn round(&self, host: Host, spec: &WorkloadSpec, folder: &Path, owners: &Owners) -> Round {
+    /// `meter` counts what is asked.
+    pub async fn round(
+        &self,
+        host: Host,
+        spec: &WorkloadSpec,
+        folder: &Path,
+        owners: &Owners,
+        meter: Arc<dyn Meter>,
+    ) -> Round {
         let Some(kbs) = &spec.kbs else { return Round::default() };
         let mut versions = self.versions.lock().await;
         let mut round = Round::default();
         let work = async {
             match broker::connect(host, spec, kbs, &self.identity, self.attester.clone()).await {
                 Ok(client) => {
-                    round.owners = owners.look(&client).await.err();
+                    let client = client.metered(meter);
+                    round.owners = match owners.look(&client).await {
+                        // What would be asked next is one question more.
+                        Err(OwnersError::Broker(ClientError::TooOften)) => {
+                            round.broken = Some(ClientError::TooOften);
+                            return;
+                        }
+                        looked => looked.err(),
+                    };
                     look(&client, spec, folder, &self.user, &mut versions, &mut round).await;
                 }
                 Err(error) => round.broken = Some(error),
@@ -88,7 +104,7 @@ async fn look(
 ) {
     for (wanted, version) in spec.secrets.iter().zip(versions) {
         let SecretTarget::File(name) = &wanted.to else { continue };
-        let (found, denial_id) = match source.current(&wanted.from).await {
+        let (found, denial_id) = match again(|| source.current(&wanted.from)).await {
             Ok(secret) if secret.version == *version => (Found::Unchanged, 0),
             Ok(secret) => {
                 let value = secret.value.expose_secret();
@@ -141,6 +157,7 @@ mod tests {
                     let value = SecretBox::new(Box::new(value.as_bytes().to_vec()));
                     Ok(Secret { value, version: *version })
                 }
+                None if path.tag() == "busy" => Err(ClientError::TooOften),
                 None if path.tag() == "down" => Err(ClientError::Unreachable { cause: "reset".into() }),
                 None => Err(ClientError::Refused { code: "not-released".into(), id: "00000000000000ab".into() }),
             }
@@ -209,6 +226,15 @@ mod tests {
         assert!(matches!(round.broken, Some(ClientError::Unreachable { .. })));
         assert_eq!((versions, round.found.len(), round.follows.len()), ([1, 1], 0, 0));
         assert_eq!(fs::read_to_string(folder.path().join("newer")).unwrap(), "old");
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_wants_fewer_questions_took_nothing_back() {
+        let spec = spec(&[("busy", None), ("newer", None)]);
+        let mut versions = [1, 1];
+        let (_folder, round) = looked(&spec, Broker(BTreeMap::from([("newer", (2, "new"))])), &mut versions).await;
+        assert!(matches!(round.broken, Some(ClientError::TooOften)) && round.was_broken());
+        assert_eq!((versions, words(&round)), ([1, 1], vec![]));
     }
 
     #[test]

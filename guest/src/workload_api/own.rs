@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     agent::Agent,
-    broker,
+    broker::{self, questions::Whose},
     processor::SharedProcessor,
     sealing::{Counter, Means, Sealed, SealingError},
 };
@@ -147,15 +147,23 @@ impl OwnGuest {
 
     async fn broker_for(&self, policies: &[SealPolicy]) -> Result<Option<BrokerClient>, Refusal> {
         let spec = self.agent.document.spec();
+        if broker::is_asked(spec, policies) {
+            self.agent.questions.workload().map_err(Refusal::share_is_spent)?;
+        }
         let connected = broker::for_policies(self.agent.places.host, spec, policies, &self.attester).await;
-        connected.map_err(|(_, cause)| Refusal::from(&cause))
+        Ok(connected.map_err(|(_, cause)| Refusal::from(&cause))?.map(|broker| self.metered(broker)))
     }
 
     async fn broker(&self) -> Result<BrokerClient, Refusal> {
         let spec = self.agent.document.spec();
         let kbs = spec.kbs.as_ref().ok_or_else(Refusal::no_broker)?;
+        self.agent.questions.workload().map_err(Refusal::share_is_spent)?;
         let connected = broker::connect_anew(self.agent.places.host, spec, kbs, self.attester.clone()).await;
-        connected.map_err(|error| Refusal::from(&error))
+        Ok(self.metered(connected.map_err(|error| Refusal::from(&error))?))
+    }
+
+    fn metered(&self, broker: BrokerClient) -> BrokerClient {
+        broker.metered(self.agent.questions.meter(Whose::Workload))
     }
 }
 

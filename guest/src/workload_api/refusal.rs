@@ -6,7 +6,7 @@ use coffer_kbs_client::ClientError;
 use coffer_seal::SealError;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::sealing::SealingError;
+use crate::{broker::questions::REST, sealing::SealingError};
 
 /// A status, a word for programs, a sentence for people.
 #[derive(Debug)]
@@ -29,7 +29,16 @@ impl Refusal {
     }
 
     pub fn too_many(wait: Duration) -> Self {
-        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", "too many calls in a second".into());
+        Self::later(wait, "too many calls in a second".into())
+    }
+
+    /// Of what the key broker answers, the workload has had its share.
+    pub fn share_is_spent(wait: Duration) -> Self {
+        Self::later(wait, "too many questions to the key broker in a second".into())
+    }
+
+    fn later(wait: Duration, message: String) -> Self {
+        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", message);
         Self { retry_after: Some(wait), ..refusal }
     }
 
@@ -74,6 +83,7 @@ impl From<&ClientError> for Refusal {
         let of = |status, word| Self::new(status, word, error.to_string());
         match error {
             ClientError::Refused { code, id } => Self { id: Some(id.clone()), ..of(StatusCode::FORBIDDEN, code) },
+            ClientError::TooOften => Self::later(REST, error.to_string()),
             ClientError::Undecided { id, .. } => {
                 Self { id: Some(id.clone()), ..of(StatusCode::SERVICE_UNAVAILABLE, "kbs-failed") }
             }

@@ -61,12 +61,21 @@ pub struct Generation {
 
 type Raw = broker_client::BrokerClient<tonic::transport::Channel>;
 
+/// Hears how often a guest asks, to bound it.
+pub trait Meter: Send + Sync {
+    /// A question goes out.
+    fn asked(&self);
+    /// The broker wants fewer.
+    fn too_often(&self);
+}
+
 /// A connection on which the broker has admitted this guest.
 pub struct BrokerClient {
     connection: AttestingConnection,
     broker: Raw,
     tenant: String,
     longest: Duration,
+    meter: Option<Arc<dyn Meter>>,
 }
 
 /// Longest for one call, its answer included.
@@ -90,13 +99,19 @@ impl BrokerClient {
     {
         let connection = connect_and_attest(stream, identity, Purpose::Kbs, pins, attester).await?;
         let broker = broker_client::BrokerClient::new(connection.channel());
-        Ok(Self { connection, broker, tenant: tenant.to_owned(), longest: CALL })
+        Ok(Self { connection, broker, tenant: tenant.to_owned(), longest: CALL, meter: None })
     }
 
     /// Waits for each call at most so long, where it is usually a minute.
     #[must_use]
     pub fn waiting_at_most(self, longest: Duration) -> Self {
         Self { longest, ..self }
+    }
+
+    /// Has each question counted.
+    #[must_use]
+    pub fn metered(self, meter: Arc<dyn Meter>) -> Self {
+        Self { meter: Some(meter), ..self }
     }
 
     /// What time the broker said it is, when it admitted this guest last.
@@ -107,7 +122,7 @@ impl BrokerClient {
     /// Asks for a secret as it is now. Attests anew, once, if the broker finds the last report too old.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] whether it is missing or not for us; the others as they say.
+    /// [`ClientError::Refused`] whether it is missing or not for us, [`ClientError::TooOften`] whichever it is; the others as they say.
     pub async fn secret(&self, path: &SecretPath) -> Result<Secret, ClientError> {
         self.get_secret(path, None).await
     }
@@ -230,8 +245,7 @@ impl BrokerClient {
             nonce: nonce.map(<[u8]>::to_vec),
         };
         let mut broker = self.broker.clone();
-        let answer = self.in_time(broker.issue_token(request)).await?;
-        Ok(answer.map_err(|status| call(&status))?.into_inner().token)
+        Ok(self.once(broker.issue_token(request)).await?.map_err(|status| call(&status))?.into_inner().token)
     }
 
     /// Answers a new challenge on the same connection: what was sealed to the report before opens no more.
@@ -252,19 +266,31 @@ impl BrokerClient {
     where
         A: Future<Output = Result<Response<R>, Status>>,
     {
-        let answer = match self.in_time(ask(self.broker.clone(), request.clone())).await? {
+        let answer = match self.once(ask(self.broker.clone(), request.clone())).await? {
             Err(status) if status.code() == tonic::Code::Unauthenticated => {
                 self.connection.renew().await?;
-                self.in_time(ask(self.broker.clone(), request)).await?
+                self.once(ask(self.broker.clone(), request)).await?
             }
             other => other,
         };
         answer.map(Response::into_inner).map_err(|status| call(&status))
     }
 
-    /// What came of a call, whole, within the time it has.
-    async fn in_time<T>(&self, call: impl Future<Output = T>) -> Result<T, ClientError> {
-        timeout(self.longest, call).await.map_err(|_| ClientError::Slow { within: self.longest })
+    /// What came of a question, whole, within the time it has.
+    async fn once<T>(
+        &self,
+        question: impl Future<Output = Result<T, Status>>,
+    ) -> Result<Result<T, Status>, ClientError> {
+        if let Some(meter) = &self.meter {
+            meter.asked();
+        }
+        let answer = timeout(self.longest, question).await.map_err(|_| ClientError::Slow { within: self.longest })?;
+        if let (Some(meter), Err(status)) = (&self.meter, &answer)
+            && matches!(call(status), ClientError::TooOften)
+        {
+            meter.too_often();
+        }
+        Ok(answer)
     }
 
     fn open(&self, method: &str, aad: &[u8], sealed: Option<v1::Sealed>) -> Result<SecretBox<Vec<u8>>, ClientError> {

@@ -47,6 +47,9 @@ pub enum ClientError {
         /// Joins this refusal with the broker's log.
         id: String,
     },
+    /// The broker wants fewer questions of this end in a second, and says nothing of what was asked. No line of its trail is about it.
+    #[error("key broker is asked too often: {TOO_OFTEN}")]
+    TooOften,
     /// None of the operator's roles allows it.
     #[error("key broker refused: role-missing (id {id}): it takes {}, and this key has {held}", one_of(enough))]
     RoleMissing {
@@ -105,6 +108,7 @@ impl ClientError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Unreachable { .. } => Some("check the broker's address and that `coffer-kbs serve` runs there"),
+            Self::TooOften => Some("ask again in a few seconds"),
             Self::Slow { .. } => Some("it may have been done all the same: look before you ask again"),
             Self::Undecided { .. } => {
                 Some("the broker's log has the reason under this id; ask again when it is mended")
@@ -172,7 +176,8 @@ fn refused_in_tls(code: &str) -> ClientError {
 /// A failed broker call.
 pub(crate) fn call(status: &Status) -> ClientError {
     if let Some(denial) = Denial::of(status) {
-        return denial.into();
+        let too_often = status.code() == Code::ResourceExhausted && denial.code == TOO_OFTEN;
+        return if too_often { ClientError::TooOften } else { denial.into() };
     }
     // What the transport says of itself is for nobody who has not read it: the errors below say the same in words.
     let cause = || words(&status.source().map_or_else(|| status.message().to_owned(), chain));
@@ -208,6 +213,8 @@ pub(crate) fn admin_call(status: &Status) -> ClientError {
         return ClientError::RoleMissing { id: denial.id, enough, held };
     }
     match status.code() {
+        // In place of `role-missing`, to whoever hears that on and on: no time mends it.
+        Code::ResourceExhausted => Denial::of(status).map_or_else(|| call(status), ClientError::from),
         Code::InvalidArgument if Denial::of(status).is_some() => call(status),
         Code::InvalidArgument
         | Code::NotFound
@@ -243,6 +250,9 @@ fn tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     }
     None
 }
+
+/// The broker's word for it.
+const TOO_OFTEN: &str = "too-many-requests";
 
 /// Most of a broker's own words that are passed on.
 const WORDS: usize = 400;

@@ -25,7 +25,9 @@ mod volume;
 pub use admin::{AdminClient, Reference};
 pub use admins::{Grant, Operator};
 pub use audit::{Archived, AuditFound, AuditPage, AuditQuery, DecisionInput};
-pub use broker::{BrokerClient, GENERATION, GET_SEALING_KEY, GET_SECRET, Generation, SealingKey, Secret, secret_aad};
+pub use broker::{
+    BrokerClient, GENERATION, GET_SEALING_KEY, GET_SECRET, Generation, Meter, SealingKey, Secret, secret_aad,
+};
 pub use coffer_spec::{PathError, SecretPath as ResourcePath};
 pub use crls::{CrlInfo, PutCrl, SeenCrl};
 pub use error::{ClientError, ROLES_ENOUGH, ROLES_HELD};

@@ -8,7 +8,7 @@ use std::{
 };
 
 use coffer_kbs_client::{
-    BrokerClient, ClientError, GET_SECRET, ResourcePath,
+    BrokerClient, ClientError, GET_SECRET, Meter, ResourcePath,
     kbs::v1::{
         GenerationRequest, GenerationResponse, GetSealingKeyRequest, GetSealingKeyResponse, GetSecretRequest,
         GetSecretResponse, IssueCertificateRequest, IssueCertificateResponse, IssueTokenRequest, IssueTokenResponse,
@@ -42,6 +42,7 @@ enum Manner {
     ToTheFirstConnection,
     StaleOnce,
     Refusing,
+    TooOften,
     Empty,
 }
 
@@ -62,6 +63,7 @@ impl Broker for FakeBroker {
         };
         match self.manner {
             Manner::Refusing => return Err(denied(Code::PermissionDenied, "not-released").0),
+            Manner::TooOften => return Err(denied(Code::ResourceExhausted, "too-many-requests").0),
             Manner::StaleOnce if first_call => return Err(denied(Code::Unauthenticated, "attestation-stale").0),
             Manner::Empty => return Ok(Response::new(GetSecretResponse { version: 3, value: None })),
             Manner::ToTheFirstConnection => peer = self.first.lock().unwrap().get_or_insert(peer).clone(),
@@ -194,11 +196,40 @@ async fn a_guest_whose_report_is_too_old_attests_again_once() {
     assert_eq!(guest.secret(&path()).await.unwrap().version, 3);
 }
 
+/// Questions, and how often the broker wanted fewer.
+#[derive(Default)]
+struct Counted(Mutex<(u32, u32)>);
+
+impl Meter for Counted {
+    fn asked(&self) {
+        self.0.lock().unwrap().0 += 1;
+    }
+
+    fn too_often(&self) {
+        self.0.lock().unwrap().1 += 1;
+    }
+}
+
+#[tokio::test]
+async fn each_question_is_counted_also_the_second_after_a_new_report() {
+    for (manner, expected) in
+        [(Manner::Rightly, (1, 0)), (Manner::StaleOnce, (2, 0)), (Manner::Refusing, (1, 0)), (Manner::TooOften, (1, 1))]
+    {
+        let counted = Arc::new(Counted::default());
+        let guest = Network::start(manner).guest().await.metered(counted.clone());
+        let _ = guest.secret(&path()).await;
+        assert_eq!(*counted.0.lock().unwrap(), expected);
+    }
+}
+
 #[tokio::test]
 async fn refusal_absence_and_silence_are_told_apart() {
     let network = Network::start(Manner::Refusing);
     let refused = network.guest().await.secret(&path()).await.err().unwrap();
     assert!(matches!(&refused, ClientError::Refused { code, id } if code == "not-released" && id.len() == 16));
+    let network = Network::start(Manner::TooOften);
+    let later = network.guest().await.secret(&path()).await.err().unwrap();
+    assert!(matches!(later, ClientError::TooOften), "{later:?}");
     let network = Network::start(Manner::Empty);
     let empty = network.guest().await.secret(&path()).await.err().unwrap();
     assert!(matches!(empty, ClientError::Protocol { .. }));

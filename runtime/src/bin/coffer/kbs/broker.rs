@@ -219,9 +219,10 @@ pub fn end(damaged: &[String]) -> ExitCode {
 
 fn failure(error: &ClientError) -> CliError {
     let class = match error {
-        ClientError::Unreachable { .. } | ClientError::Slow { .. } | ClientError::Undecided { .. } => {
-            Class::Unreachable
-        }
+        ClientError::Unreachable { .. }
+        | ClientError::Slow { .. }
+        | ClientError::Undecided { .. }
+        | ClientError::TooOften => Class::Unreachable,
         ClientError::Refused { .. } | ClientError::RoleMissing { .. } | ClientError::PinMismatch { .. } => {
             Class::Refused
         }

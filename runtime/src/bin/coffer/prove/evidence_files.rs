@@ -86,7 +86,11 @@ fn there_already(place: &Path) -> CliError {
     CliError::new(Class::Config, message).hint("name another place, or remove it first")
 }
 
-fn put(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+/// A file of what was said, where there is none yet; or into a pipe.
+///
+/// # Errors
+/// Class `config`; what is there stays.
+pub fn put(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let written = Writer::private().new_only().into_pipes().mode(0o644).write(path, bytes);
     match written {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(there_already(path)),

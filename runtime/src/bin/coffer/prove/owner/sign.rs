@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_runtime::owner_list;
-use coffer_runtime::signing_key::{KeyPurpose, SigningKey, write_over};
+use coffer_runtime::signing_key::{KeyPurpose, SigningKey};
 use coffer_spec::{Name, OwnerList, SignedOwnerList};
 use coffer_verifier::UnixTime;
 use serde_json::json;
@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::error::{Class, CliError};
 use crate::launch::measure_manifest::Expiry;
+use crate::prove::evidence_files::put;
 use crate::prove::owner::{described, print_list};
 
 /// Sign a list of owners, for guests whose spec has this key and name (--owner-authority).
@@ -35,7 +36,7 @@ pub struct Args {
     /// Name of the list, as specs have it.
     #[arg(long, value_name = "NAME")]
     name: Name,
-    /// Number that grows with each list of the name; an older one is refused where the key broker keeps count.
+    /// Number that grows with each list of the name; an older one is refused where the key broker keeps count, and another list of the same one by whoever has the first.
     #[arg(long, value_name = "N")]
     sequence: u64,
     /// From when on it counts no more: a time like 2027-01-01T00:00:00Z, or 90d, 12h, 30m from now [default: 90d].
@@ -47,7 +48,7 @@ pub struct Args {
     /// A list of nobody.
     #[arg(long)]
     nobody: bool,
-    /// File to write, whole or not at all.
+    /// File to write, whole or not at all; one that is there is not replaced.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -66,7 +67,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let envelope = SignedOwnerList::of(&list);
     let signature = key.sign(&envelope.signing_input())?;
     let envelope = envelope.with_signature(key.public(), signature);
-    write_over(&args.out, format!("{}\n", envelope.to_json()).as_bytes(), 0o644)?;
+    // Its sequence may have been given out with the list that is there.
+    put(&args.out, format!("{}\n", envelope.to_json()).as_bytes())?;
     if context.json {
         let mut value = described(&list, &envelope);
         (value["file"], value["key"]) = (json!(args.out), json!(key.public().spki_digest()));

@@ -11,8 +11,11 @@ use crate::{agent::Agent, events::Events, host::Ports};
 /// Stays up for whoever may read the output, until somebody has read all of it, or is told to stop.
 pub async fn linger(agent: &Arc<Agent>) {
     let spec = agent.document.spec();
+    // An owner comes for what there is to be read.
     let readers = spec.host_may.contains(Act::Logs)
-        || spec.tee != Tee::None && agent.owners.now().iter().any(|owner| owner.may.contains(Act::Logs));
+        || spec.tee != Tee::None
+            && agent.logs.has_output()
+            && agent.owners.now().iter().any(|owner| owner.may.contains(Act::Logs));
     let patience = if readers || agent.logs.is_followed() { LINGER } else { Duration::from_millis(300) };
     let mut stop = agent.stop_orders();
     let stopped = async {

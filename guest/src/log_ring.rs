@@ -205,6 +205,11 @@ impl LogRing {
         Follower { logs: self.clone(), id, next: from, until, holds, at, lost: 0, written: self.written.subscribe() }
     }
 
+    /// Whether anything was written.
+    pub fn has_output(&self) -> bool {
+        self.lock().last > 0
+    }
+
     /// True when the output has ended, somebody has read it to its end, and nobody is still reading.
     fn is_drained(&self) -> bool {
         let ring = self.lock();

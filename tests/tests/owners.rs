@@ -162,6 +162,18 @@ fn a_list_that_the_broker_keeps_stands_in_place_of_the_specs_and_no_older_one_af
     world.coffer(&["restart", "-t", "0", "box"])?.ok()?;
     says(&exec()?, 0, &["inside"])?;
 
+    // Of two lists with one sequence the one that is in force stays, and none is signed over another.
+    let (key, me, twice) = (authority.file("authority.pem"), authority.me("logs"), authority.file("twice.json"));
+    let sign = |out: &str| {
+        let words = ["owner", "sign", "--key", &key, "--name", "prod", "--sequence", "3", "--owner", &me];
+        world.coffer(&[&words[..], &["--out", out]].concat())
+    };
+    says(&sign(&third)?, 3, &["there already"])?;
+    sign(&twice)?.ok()?;
+    put(&twice)?;
+    says(&refresh()?, 6, &["owners: list 3 until", "no other list was taken: owner-list-sequence-twice"])?;
+    says(&exec()?, 0, &["inside"])?;
+
     // What takes somebody away does so after its own time is over, too: the one before it never counts again.
     let (key, short) = (authority.file("authority.pem"), authority.file("short.json"));
     let words = ["owner", "sign", "--key", &key, "--name", "prod", "--sequence", "4", "--nobody", "--expires", "1s"];

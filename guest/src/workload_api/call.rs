@@ -67,6 +67,10 @@ pub const CALLS: [(&str, &str); 7] = [
 
 impl Call {
     pub fn read(method: &Method, uri: &Uri) -> Result<Self, Refusal> {
+        // Whatever else is wrong with it.
+        if CALLS.iter().any(|(_, path)| *path == uri.path()) {
+            only(method, &Method::POST)?;
+        }
         let mut asked = Parameters::read(uri.query().unwrap_or_default())?;
         let (expected, call) = match uri.path() {
             "/v1/seal" => {
@@ -243,6 +247,7 @@ mod tests {
             ("GET", "/v2/secrets/a/b/c", "no-such-call"),
             ("POST", "/v1/secrets/a/b/c", "method"),
             ("GET", "/v1/seal?context=canary", "method"),
+            ("DELETE", "/v1/seal", "method"),
             ("GET", "/v1/secrets/a/b", "path"),
             ("GET", "/v1/secrets/a/b/../canary", "path"),
             ("GET", "/v1/secrets/a/b/c%2fcanary", "path"),

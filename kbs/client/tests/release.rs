@@ -216,7 +216,8 @@ async fn each_question_is_counted_also_the_second_after_a_new_report() {
         [(Manner::Rightly, (1, 0)), (Manner::StaleOnce, (2, 0)), (Manner::Refusing, (1, 0)), (Manner::TooOften, (1, 1))]
     {
         let counted = Arc::new(Counted::default());
-        let guest = Network::start(manner).guest().await.metered(counted.clone());
+        let network = Network::start(manner);
+        let guest = network.guest().await.metered(counted.clone());
         let _ = guest.secret(&path()).await;
         assert_eq!(*counted.0.lock().unwrap(), expected);
     }

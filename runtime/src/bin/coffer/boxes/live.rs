@@ -342,7 +342,8 @@ fn only_its_owner_sees(engine: &Engine, record: &BoxRecord) -> bool {
 
 fn say_that_output_is_hidden(record: &BoxRecord) {
     eprintln!(
-        "coffer: the output of {} is its owner's, and this guest proves itself under a simulated root",
+        "coffer: the output of {} is its owner's, and this guest proves itself under a simulated root; what it \
+         wrote, it waits for 5 seconds at its end to have read",
         record.name
     );
     eprintln!("hint: with --allow-simulated the simulator of this installation is believed, and the output shown");

@@ -321,7 +321,7 @@ impl Busy {
     fn ask(&self) -> Result<(), ClientError> {
         let mut left = self.1.lock().unwrap();
         *left = left.saturating_sub(1);
-        if *left % 3 == 0 { Ok(()) } else { Err(ClientError::TooOften) }
+        if left.is_multiple_of(3) { Ok(()) } else { Err(ClientError::TooOften) }
     }
 }
 

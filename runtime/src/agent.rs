@@ -123,8 +123,15 @@ fn of_owners(message: &str) -> Option<&'static str> {
             "whoever looks after the list of owners signs one that is current, with `coffer owner sign`, and puts it where the key broker keeps it",
         );
     }
-    let is_one = message == "owner-not-listed" || message.starts_with("owner-may-not:");
-    is_one.then_some(
+    if message == "workload-not-running" {
+        return Some("its program has not begun, or has ended: `coffer ps -a` on the box's host says which");
+    }
+    if message.starts_with("owner-may-not:") {
+        return Some(
+            "the key that asked, which `coffer owner show` prints, is listed without that right: whoever makes the box or signs its list of owners gives it (a list that was brought is forgotten when the box starts anew)",
+        );
+    }
+    (message == "owner-not-listed").then_some(
         "`coffer owner show` prints the key that asked: have it listed, with what it may, by whoever makes the box or signs its list of owners",
     )
 }

@@ -229,7 +229,11 @@ fn rights_are_given_one_by_one_and_what_is_refused_is_named() -> Result<()> {
     let to = world.folder.path().join("hostname").display().to_string();
     world.coffer(&["cp", "box:/etc/hostname", &to])?.ok()?;
     let refused = world.coffer(&["exec", "box", "true"])?;
-    ensure!(refused.status == 125 && refused.stderr.contains("does not let the host exec"), "{}", refused.describe());
+    ensure!(
+        refused.status == 125 && refused.stderr.contains("gives the host no right to exec"),
+        "{}",
+        refused.describe()
+    );
     Ok(())
 }
 

@@ -95,7 +95,7 @@ fn a_right_opens_what_it_says_and_nothing_else() -> Result<()> {
             match (asks(&world, &words)?, opened_by.contains(&right)) {
                 (Ok(()), true) => {}
                 (Err(said), false)
-                    if said.contains("lets neither the host nor the local owner")
+                    if said.contains("gives neither the host nor the local owner")
                         || said.contains("owner-may-not:")
                         || said.contains("owner-not-listed") => {}
                 (found, _) => anyhow::bail!("with {right}, {words:?}: {found:?}"),

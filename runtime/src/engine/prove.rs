@@ -407,12 +407,14 @@ impl std::fmt::Display for OwnerMayNot {
         match self.why {
             Why::NoTee => write!(
                 f,
-                "the spec of {name} does not let the host {act}, and without a TEE there is no owner to ask as"
+                "the spec of {name} gives the host no right to {act}, and without a TEE there is no owner to ask as"
             ),
             Why::NoKey => {
-                write!(f, "the spec of {name} does not let the host {act}, and there is no owner's key here")
+                write!(f, "the spec of {name} gives the host no right to {act}, and there is no owner's key here")
             }
-            Why::NotListed => write!(f, "the spec of {name} lets neither the host nor the local owner {act}"),
+            Why::NotListed => {
+                write!(f, "the spec of {name} gives neither the host nor the local owner the right to {act}")
+            }
         }
     }
 }

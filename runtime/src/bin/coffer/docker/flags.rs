@@ -33,7 +33,11 @@ const BOXES: &[Row] = &[
     no(&["--ip6", "--link-local-ip"], "boxes have IPv4 alone yet"),
     no(&["--mac-address"], "a box's hardware address follows from its address: --ip ADDRESS"),
     // Privileges: the guest has a kernel of its own.
-    but(&["--privileged"], "a box has a kernel of its own, and its program is root in it by default", "leave it out"),
+    but(
+        &["--privileged"],
+        "a box's program is root in it by default, and there is no more to have of a box",
+        "leave it out",
+    ),
     no(&["--device", "--device-cgroup-rule", "--gpus"], "devices of the host do not get into boxes"),
     no(
         &["--ipc", "--pid", "--uts", "--userns", "--cgroupns", "--cgroup-parent"],
@@ -99,7 +103,7 @@ const BOXES: &[Row] = &[
 
 const EXEC: &[Row] = &[but(
     &["--privileged"],
-    "a box has a kernel of its own, and its program is root in it by default",
+    "a box's program is root in it by default, and there is no more to have of a box",
     "leave it out",
 )];
 

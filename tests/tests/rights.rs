@@ -13,13 +13,14 @@ use coffer_tests::{World, image::without_a_machine};
 const RIGHTS: [&str; 7] = ["exec", "attach", "cp", "top", "logs", "inject", "unseal"];
 
 /// What an owner types, and the rights each of which lets it: docs/owner-access.md, "Who may".
-const COMMANDS: [(&[&str], &[&str]); 10] = [
+const COMMANDS: [(&[&str], &[&str]); 11] = [
     (&["exec", "box", "true"], &["exec"]),
     (&["attach", "--no-stdin", "box"], &["attach", "exec"]),
     (&["cp", "box:/etc/passwd", "-"], &["cp", "exec"]),
     (&["diff", "box"], &["cp", "exec"]),
     (&["export", "box"], &["cp", "exec"]),
     (&["top", "box"], &["top", "exec"]),
+    (&["kill", "-s", "WINCH", "box"], &["exec"]),
     (&["logs", "box"], &["logs"]),
     (&["inject-secret", "box", "--secret", "note=@NOTE"], &["inject"]),
     (&["seal", "box"], &["unseal"]),

@@ -1,15 +1,16 @@
-//! Ends a guest elsewhere, or sends its workload a signal, as its owner: where its host has no word in it but the plug.
+//! Ends a guest elsewhere, or sends a workload a signal, as its owner: where its host has no word in it but the plug.
 
 use std::time::Duration;
 
 use coffer_guest_proto::control_client::ControlClient;
 use coffer_guest_proto::{SignalRequest, StateRequest, StopRequest};
+use coffer_spec::Act;
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::Channel;
 
 use super::guest::Guest;
-use super::prove::{Kept, ProveError};
+use super::prove::{Kept, OwnerMayNot, ProveError, must_run};
 use super::{Engine, Fault, Hint, How, OpenError, Trust};
 use crate::{Class, Failure, agent};
 
@@ -26,6 +27,9 @@ pub enum ElsewhereError {
     /// It is a box here, of which its host decides.
     #[error("{0} is a box of this machine: its host does that, and nothing of it is proved")]
     Here(String),
+    /// Of a box here: its spec does not let its owner, either.
+    #[error(transparent)]
+    MayNot(#[from] OwnerMayNot),
     /// Its agent refused, or the line broke.
     #[error(transparent)]
     Agent(#[from] Failure),
@@ -37,6 +41,7 @@ impl Fault for ElsewhereError {
             Self::Open(error) => error.class(),
             Self::Prove(error) => error.class(),
             Self::Here(_) => Class::Usage,
+            Self::MayNot(error) => error.class(),
             Self::Agent(failure) => failure.class(),
         }
     }
@@ -46,6 +51,7 @@ impl Fault for ElsewhereError {
             Self::Open(error) => error.hint(),
             Self::Prove(error) => error.hint(),
             Self::Here(_) => Some("leave out what it must prove".into()),
+            Self::MayNot(error) => error.hint(),
             Self::Agent(failure) => Fault::hint(failure),
         }
     }
@@ -83,12 +89,22 @@ impl Engine {
         Ok(ended.map_err(|_| late())???)
     }
 
-    /// Sends the workload of a guest elsewhere a signal.
+    /// Sends a workload a signal as its owner: of a guest elsewhere any, of a box here one that takes the right to exec.
     ///
     /// # Errors
     /// [`ElsewhereError`].
-    pub async fn signal_elsewhere(&self, word: &str, number: i32, trust: &Trust) -> Result<(), ElsewhereError> {
-        let (mut control, _kept) = self.control_elsewhere(word, trust).await?;
+    pub async fn signal_as_owner(&self, word: &str, number: i32, trust: &Trust) -> Result<(), ElsewhereError> {
+        let guest = self.guest(word)?;
+        if let Guest::Here(record) = &guest {
+            must_run(record)?;
+            let document = self.document(record)?;
+            let act = Act::of_signal(number, document.spec().process.stop_signal);
+            if number == libc::SIGKILL || act != Act::Exec {
+                return Err(ElsewhereError::Here(record.name.clone()));
+            }
+            self.owner_listed(&document, &record.name, act)?;
+        }
+        let (mut control, _kept) = self.control(&guest, trust).await?;
         Ok(control.signal(SignalRequest { number }).await.map(drop).map_err(|status| agent::of_status(&status))?)
     }
 
@@ -101,7 +117,11 @@ impl Engine {
         if let Guest::Here(record) = guest {
             return Err(ElsewhereError::Here(record.name));
         }
-        let kept = Kept::new(self.connect(&guest, trust).await?);
+        self.control(&guest, trust).await
+    }
+
+    async fn control(&self, guest: &Guest, trust: &Trust) -> Result<(ControlClient<Channel>, Kept), ElsewhereError> {
+        let kept = Kept::new(self.connect(guest, trust).await?);
         Ok((ControlClient::new(kept.channel()), kept))
     }
 }

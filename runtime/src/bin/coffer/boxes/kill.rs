@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::engine::Guest;
+use coffer_runtime::engine::{Guest, KillError, StopError};
+use coffer_spec::Act;
 
 use crate::boxes::to_stop;
 use crate::context::Context;
@@ -13,7 +14,8 @@ use crate::several::each_box;
 /// Send the programs of running boxes a signal; KILL ends a box at once.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A box with a TEE takes KILL and its own stop signal from its host, and others where the host may exec.
+    after_help = "A box with a TEE takes KILL and its own stop signal from its host, and others where the host may exec; else they are sent as owner,
+to a guest that proves itself first.
 
 Examples:
   coffer kill web
@@ -39,10 +41,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let trust = args.trust.read()?;
     Trust::tells_apart(&trust, args.boxes.iter().map(String::as_str))?;
     let kill = |name: &str| {
+        let as_owner = || runtime.block_on(engine.signal_as_owner(name, signal, &trust)).map_err(error::of);
         if args.trust.is_given() || Guest::is_elsewhere(name) {
-            return runtime.block_on(engine.signal_elsewhere(name, signal, &trust)).map_err(error::of);
+            return as_owner();
         }
-        runtime.block_on(engine.kill(name, signal)).map_err(error::of)
+        match runtime.block_on(engine.kill(name, signal)) {
+            Err(KillError::Stop(StopError::HostMayNot { act: Act::Exec, .. })) => as_owner(),
+            killed => killed.map_err(error::of),
+        }
     };
     Ok(each_box(context, &args.boxes, kill))
 }

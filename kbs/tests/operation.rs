@@ -456,7 +456,7 @@ async fn figures_count_what_is_too_much_of_guests_strangers_operators_and_source
     for client in [&guest, &stranger] {
         let mut told = 0;
         for _ in 0..8 {
-            told += u64::from(ask(client, PATH).await.is_err_and(|error| format!("{error:?}").contains("too-many")));
+            told += u64::from(ask(client, PATH).await.is_err_and(|error| error.to_string().contains("too-many")));
         }
         let now = over_rate().await;
         assert!(told > 0 && now == (before.0 + told, 0), "{told} more than {before:?}: {now:?}");

@@ -60,18 +60,49 @@ impl Attached {
         None
     }
 
-    /// Lets the box live on without us.
+    /// Lets the box live on without us. A supervisor that has begun another run has let go of us before.
     ///
     /// # Errors
     /// Class `internal` if the supervisor is gone already.
-    pub fn detach(self) -> Result<(), Failure> {
-        rustix::io::write(&self.lifeline, &[DETACH])
-            .map(drop)
-            .map_err(|error| Failure::caused(Class::Internal, &io::Error::from(error)).while_doing("cannot detach"))
+    pub fn detach(mut self) -> Result<(), Failure> {
+        match rustix::io::write(&self.lifeline, &[DETACH]) {
+            Ok(_) => Ok(()),
+            Err(rustix::io::Errno::PIPE) if matches!(self.supervisor.try_wait(), Ok(None)) => Ok(()),
+            Err(error) => Err(Failure::caused(Class::Internal, &io::Error::from(error)).while_doing("cannot detach")),
+        }
     }
 
     /// Waits until the supervisor has ended, and with it every trace of the run.
     pub async fn finished(&mut self) {
         let _ = self.supervisor.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// One that does this, and then says nothing more.
+    async fn supervisor(home: &Home, script: &str) -> Attached {
+        let (id, exe) = (BoxId::random(), home.root().join("supervisor"));
+        std::fs::create_dir_all(home.box_folder(&id)).unwrap();
+        std::fs::write(&exe, format!("#!/bin/sh\nexec <&- >&-\n{script}\n")).unwrap();
+        std::fs::set_permissions(&exe, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let mut attached = Attached::start(&exe, home, &id, 0).unwrap();
+        assert!(attached.next().await.is_none());
+        attached
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_that_has_let_go_is_no_failure_and_one_that_is_gone_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(&folder.path().join("home")).unwrap();
+        let next_run = supervisor(&home, "exec sleep 2").await;
+        assert!(next_run.detach().is_ok());
+        let mut gone = supervisor(&home, "exit 0").await;
+        gone.finished().await;
+        assert!(gone.detach().unwrap_err().to_string().contains("cannot detach"));
     }
 }

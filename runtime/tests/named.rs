@@ -221,7 +221,7 @@ fn a_hint_is_about_what_was_done() {
         &["untrusted-root", "one that --anchor lists"],
     );
     assert!(!listed.contains("--anchor lists another"), "{listed}");
-    place.says(&format!("verify {report} --fresh"), 2, &["--nonce or --report-data"]);
+    place.says(&format!("verify {report} --fresh"), 2, &["--workload-data or --report-data"]);
     place.says(&format!("verify {report} --timeout 3"), 2, &["name https://HOST:PORT"]);
     place.says(&format!("verify {report} --decision-log log --mask /input/nothing"), 2, &["coffer policy show input"]);
     place.says("sim kds --listen localhost:80", 2, &["expected IP:PORT, such as 127.0.0.1:"]);

@@ -1,14 +1,15 @@
-//! Services the stories talk to, on loopback ports the kernel picked.
+//! Services the stories talk to, on free loopback ports.
 
 use std::{
     fs,
+    hash::{BuildHasher as _, RandomState},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{Service, binary, run, wait_for};
 
@@ -148,7 +149,17 @@ fn find_profile(state: &Path) -> Result<PathBuf> {
 /// A loopback port nobody listens on just now.
 ///
 /// # Errors
-/// If the kernel gives none.
+/// If none is free.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    // Beneath those that the kernel gives to whoever connects: a connection of anybody's could have one before it is listened at.
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
+    for _ in 0..100 {
+        let chance = RandomState::new().hash_one(0) % u64::from(COUNT);
+        let port = FIRST + u16::try_from(chance)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port is free between {FIRST} and {}", FIRST + COUNT)
 }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Stdio},
     time::Duration,
@@ -15,6 +15,7 @@ use coffer_tests::{
     image::pulled,
     monitors::{Monitor, on_each},
     process::{says, wait_for},
+    services::free_port,
 };
 use serde_json::Value;
 
@@ -23,11 +24,6 @@ const PAGE: &str = "what only an attested guest serves";
 const SERVER: &str = "mkdir /www && printf '%s' \"$PAGE\" >/www/index.html && httpd -p 127.0.0.1:8080 -h /www && \
     exec nc -ll -p 9090 -e sh -c 'echo asked >&2; exec cat'";
 const WAIT: Duration = Duration::from_mins(1);
-
-/// A port of the host's that nobody listens on.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
 
 /// A listener of `coffer connect`, ended with this value.
 struct Connected {

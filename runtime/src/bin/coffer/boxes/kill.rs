@@ -14,7 +14,7 @@ use crate::several::each_box;
 /// Send the programs of running boxes a signal; KILL ends a box at once.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A box with a TEE takes KILL and its own stop signal from its host, and others where the host may exec; else they are sent as owner,
+    after_help = "A box with a TEE takes KILL and its own stop signal from its host, and others where the host may exec; else they are sent as owner, \
 to a guest that proves itself first.
 
 Examples:

@@ -7,7 +7,7 @@ use coffer_tests::{
     World,
     demo::story::{kbs_admin, simulator_anchor},
     image::without_a_machine,
-    process::says,
+    process::{says, wait_for},
     services::Kbs,
 };
 use serde_json::{Value, json};
@@ -185,6 +185,36 @@ fn a_list_that_the_broker_keeps_stands_in_place_of_the_specs_and_no_older_one_af
     put(&third)?;
     world.coffer(&["restart", "-t", "0", "box"])?.ok()?;
     says(&exec()?, 125, &["owner-not-listed", "(owner-list-older)"])?;
+    world.coffer(&["rm", "-f", "box"])?.ok()?;
+    Ok(())
+}
+
+#[test]
+fn a_workload_that_asks_the_broker_on_and_on_turns_no_owner_out() -> Result<()> {
+    // By the door that needs no client of its own: four loops ask for more than any broker answers.
+    const ASKS: &str = "for i in 1 2 3 4; do while :; do wget -q -O /dev/null http://127.0.0.1:8006/cdh/resource/demo/app/key; done \
+        2>/dev/null & done; echo asking; wait";
+    let Some((world, _registry, image)) = without_a_machine()? else { return Ok(()) };
+    let authority = Authority::of(&world)?;
+    let anchor = simulator_anchor(&world)?;
+    let anchor = anchor.to_str().context("a plain name")?;
+    let kbs = Kbs::start(world.folder.path(), &["--allow-simulated", anchor, "--tenant", "default"])?;
+    let named = format!("{},name=prod,kept={KEPT}", authority.file("authority.pem.pub"));
+    let flags = ["--tee-simulate", "--coco-routes", "--owner-authority", &named, "--host-may", "stop,logs"];
+    let words = [&flags[..], &["--kbs", &kbs.address, "--kbs-pin", &kbs.pin, &image, "sh", "-c", ASKS]].concat();
+    let measured = world.coffer(&[&["--json", "measure"], words.as_slice()].concat())?.ok()?;
+    kbs_admin(&world, &kbs, &["reference", "add", "--from", "-", "--name", "app"], measured.as_bytes())?;
+    kbs_admin(&world, &kbs, &["sealing", "put", "owners/prod", "--policies", "workload", ALLOW], b"")?;
+    kbs_admin(&world, &kbs, &["secret", "put", KEPT, ALLOW], &fs::read(authority.list("1", "exec,inject")?)?)?;
+    world.coffer(&[&["run", "-d", "--name", "box"], words.as_slice()].concat())?.ok()?;
+    wait_for(Duration::from_secs(20), || world.coffer(&["logs", "box"]).is_ok_and(|it| it.text().contains("asking")))?;
+    for _ in 0..6 {
+        let looked = world.coffer(&["refresh-secrets", ALLOW, "box"])?;
+        ensure!(looked.status == 0 || looked.status == 7, "{}", looked.describe());
+        says(&world.coffer(&["exec", ALLOW, "box", "echo", "inside"])?, 0, &["inside"]).context(looked.describe())?;
+    }
+    let told = world.coffer(&["logs", "box"])?.ok()?;
+    ensure!(!told.contains("coffer: "), "{told}");
     world.coffer(&["rm", "-f", "box"])?.ok()?;
     Ok(())
 }

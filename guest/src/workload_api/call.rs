@@ -67,27 +67,27 @@ pub const CALLS: [(&str, &str); 7] = [
 
 impl Call {
     pub fn read(method: &Method, uri: &Uri) -> Result<Self, Refusal> {
-        // Whatever else is wrong with it.
+        // The method before whatever else is wrong with it.
         if CALLS.iter().any(|(_, path)| *path == uri.path()) {
             only(method, &Method::POST)?;
         }
         let mut asked = Parameters::read(uri.query().unwrap_or_default())?;
-        let (expected, call) = match uri.path() {
+        let call = match uri.path() {
             "/v1/seal" => {
                 let policy = asked.policy()?.unwrap_or(SealPolicy::MeasurementAndChip);
-                (Method::POST, Self::Seal { policy, context: asked.context()?, counted: asked.counted()? })
+                Self::Seal { policy, context: asked.context()?, counted: asked.counted()? }
             }
-            "/v1/unseal" => (Method::POST, Self::Unseal { context: asked.context()? }),
-            "/v1/reseal" => (Method::POST, Self::Reseal { policy: asked.policy()?, context: asked.context()? }),
-            "/v1/evidence" => (Method::POST, Self::Evidence),
-            "/v1/certificate" => (Method::POST, Self::Certificate { profile: asked.profile()? }),
-            "/v1/token" => (Method::POST, Self::Token { audience: asked.audience()?, nonce: asked.nonce()? }),
+            "/v1/unseal" => Self::Unseal { context: asked.context()? },
+            "/v1/reseal" => Self::Reseal { policy: asked.policy()?, context: asked.context()? },
+            "/v1/evidence" => Self::Evidence,
+            "/v1/certificate" => Self::Certificate { profile: asked.profile()? },
+            "/v1/token" => Self::Token { audience: asked.audience()?, nonce: asked.nonce()? },
             path => {
                 let path = secret_path(path.strip_prefix("/v1/secrets/").ok_or_else(nowhere)?)?;
-                (Method::GET, Self::Secret { path, version: asked.version()? })
+                only(method, &Method::GET)?;
+                Self::Secret { path, version: asked.version()? }
             }
         };
-        only(method, &expected)?;
         asked.end()?;
         Ok(call)
     }

@@ -53,6 +53,7 @@ mod identity;
 mod keep;
 mod key_places;
 mod lapse;
+mod lifetime;
 mod load;
 mod off_loop;
 mod one_by_one;

@@ -14,7 +14,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
-    time::Sleep,
 };
 use tokio_rustls::{LazyConfigAcceptor, rustls::server::Acceptor, server::TlsStream};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
@@ -30,6 +29,7 @@ use crate::{
     defects,
     facts::{FactsError, TlsFacts},
     key_places::{Closed, KeyPlace, KeyPlaces, KeyShares},
+    lifetime::Lifetime,
     load::{Counts, Load},
     one_by_one::OneByOne,
     places::{PATIENCE, Place, Places, Source},
@@ -342,7 +342,7 @@ async fn accept<I, IO>(
                     if let OnHandshake::Know { known, .. } = &on_handshake {
                         connection.state.judge_by_key();
                         if is_known {
-                            connection.gone = Some(Box::pin(forgotten(connection.state.clone(), known.clone(), LOOKS)));
+                            connection.lifetime.ends_with(forgotten(connection.state.clone(), known.clone(), LOOKS));
                         }
                     }
                     if let (true, OnHandshake::Settle { keys, .. } | OnHandshake::Know { keys, .. }) =
@@ -358,7 +358,7 @@ async fn accept<I, IO>(
                         connection.state.settle();
                     }
                     if let ClientRule::Listed(list) = &tls.rule {
-                        connection.gone = Some(Box::pin(list.clone().gone(*connection.state.peer_spki())));
+                        connection.lifetime.ends_with(list.clone().gone(*connection.state.peer_spki()));
                     }
                     let _ = ready.send(connection).await;
                 }
@@ -401,40 +401,16 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     let Ok(hello) = tokio::time::timeout(PATIENCE, hello).await else { return Err(HandshakeError::Silent) };
     let stream = hello?.into_stream(tls.config.clone()).await?;
     let facts = TlsFacts::of_server(stream.get_ref().1, tls.own_spki, &tls.alpn)?;
-    let eviction = place.eviction();
     let state = Arc::new(ConnectionState::new(facts, (source, came), limits.unattested_lifetime, place));
-    let timer = Box::pin(tokio::time::sleep_until((came + limits.unattested_lifetime).into()));
-    let evicted = Box::pin(async move { eviction.happens().await });
-    let nearer = nearer(&state);
-    Ok(Connection {
-        stream,
-        state,
-        timer,
-        evicted: Some(evicted),
-        gone: None,
-        nearer,
-        total: None,
-        of_key: None,
-        counts: None,
-    })
-}
-
-fn nearer(state: &ConnectionState) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    let nearer = state.nearer.clone();
-    Box::pin(async move { nearer.notified().await })
+    let lifetime = Lifetime::of(&state);
+    Ok(Connection { stream, state, lifetime, total: None, of_key: None, counts: None })
 }
 
 /// A TLS stream that carries its [`ConnectionState`] into every request, and ends when that state's time is up.
 struct Connection<IO> {
     stream: TlsStream<IO>,
     state: Arc<ConnectionState>,
-    timer: Pin<Box<Sleep>>,
-    /// Ends when somebody else has got this stranger's place; gone once it is known.
-    evicted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// Ends when the key that opened it is listed no more; nothing where keys are not listed.
-    gone: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// Ends when the time that is left has become less.
-    nearer: Pin<Box<dyn Future<Output = ()> + Send>>,
+    lifetime: Lifetime,
     /// Held for as long as it is open: a place of all, or one of its key's.
     #[allow(dead_code, reason = "held")]
     total: Option<OwnedSemaphorePermit>,
@@ -445,32 +421,10 @@ struct Connection<IO> {
 }
 
 impl<IO> Connection<IO> {
-    fn expired(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Some(evicted) = &mut self.evicted {
-            if self.state.eviction().is_none() {
-                self.evicted = None;
-            } else if evicted.as_mut().poll(cx).is_ready() {
-                return true;
-            }
-        }
-        if self.gone.as_mut().is_some_and(|gone| gone.as_mut().poll(cx).is_ready()) {
-            return true;
-        }
-        while self.nearer.as_mut().poll(cx).is_ready() {
-            self.nearer = nearer(&self.state);
-            if let Some(end) = self.state.lives_until() {
-                self.timer.as_mut().reset(end.into());
-            }
-        }
-        while self.timer.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            let end = self.state.lives_until().unwrap_or(now + Duration::from_hours(24));
-            if end <= now {
-                return true;
-            }
-            self.timer.as_mut().reset(end.into());
-        }
-        false
+    /// An error once its time is up. Whoever takes nothing of what is written may not be read from either, and so all that is done asks.
+    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let over = self.lifetime.is_over(cx);
+        if over { Err(io::Error::new(io::ErrorKind::TimedOut, "its time is up")) } else { Ok(()) }
     }
 }
 
@@ -484,19 +438,14 @@ impl<IO> Connected for Connection<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.expired(cx) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "its time is up")));
-        }
+        self.in_time(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        // Whoever takes nothing of what is written may not be read from, either.
-        if self.expired(cx) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
+        self.in_time(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -506,9 +455,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.expired(cx) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
+        self.in_time(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -517,9 +464,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.expired(cx) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
+        self.in_time(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -30,6 +30,7 @@ use crate::{
     connect_error::ConnectError,
     denial::Denial,
     facts::{Purpose, TlsFacts},
+    first_word::{self, no_word},
     hpke::{self, HpkeError, HpkeSealed, Opener},
     identity::Identity,
     lapse::Keeping,
@@ -106,12 +107,17 @@ where
 {
     let tls = ClientTls::new(identity, PeerPin::AttestedAfter, purpose)?;
     in_own_task(async move {
-        let (channel, facts) = match purpose {
-            // Its port may be for listed clients alone, and then it says so.
-            Purpose::Ingress(_) => connect_listed(stream, &tls).await?,
-            Purpose::Control | Purpose::Kbs => connect_pinned(stream, &tls).await?,
+        let (stream, facts) = handshake(stream, &tls).await?;
+        // Its port may be for listed clients alone, and then that is what it says first.
+        let (stream, heard) = first_word::listen(stream);
+        let challenged = async {
+            let channel = one_channel(stream).await?;
+            Ok((channel.clone(), verify(channel, facts.clone(), appraiser.clone()).await?))
         };
-        let first = verify(channel.clone(), facts.clone(), appraiser.clone()).await?;
+        let (channel, first) = tokio::select! {
+            done = challenged => done.map_err(|error| heard.explain(error))?,
+            () = heard.silence(HANDSHAKE) => return Err(ConnectError::Timeout(HANDSHAKE)),
+        };
         Ok(AttestedConnection {
             channel,
             facts,
@@ -174,8 +180,8 @@ where
     Ok((one_channel(stream).await?, facts))
 }
 
-/// As [`connect_pinned`], for a peer that lists keys: waits for its first word before it says one. In TLS 1.3 a client is done before
-/// the peer has looked at its key, and what it says meanwhile can make the alert that refuses it get lost.
+/// As [`connect_pinned`], for a peer that lists keys: waits for its first word, and so knows that ours is listed before anything is
+/// asked. In TLS 1.3 a client is done before the peer has looked at its key.
 ///
 /// # Errors
 /// [`ConnectError::KeyNotTaken`], [`ConnectError::NoPlace`] or [`ConnectError::HungUp`] where that word never comes; the others as [`connect_pinned`].
@@ -187,17 +193,10 @@ where
     let mut stream = BufReader::new(stream);
     let word = timeout(HANDSHAKE, stream.fill_buf()).await.map_err(|_| ConnectError::Timeout(HANDSHAKE))?;
     match word {
-        // An end without TLS's own word for it is an error.
-        Ok([]) => Err(ConnectError::NoPlace),
+        Ok([]) => Err(no_word(Ok(()))),
         Ok(_) => Ok((one_channel(stream).await?, facts)),
-        Err(error) if is_alert(&error) => Err(ConnectError::KeyNotTaken(error)),
-        Err(error) => Err(ConnectError::HungUp(error)),
+        Err(error) => Err(no_word(Err(error))),
     }
-}
-
-fn is_alert(error: &io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(inner, Some(rustls::Error::AlertReceived(_)))
 }
 
 /// Bytes that are read from a line at once. rustls alone asks for 4 KiB each time.

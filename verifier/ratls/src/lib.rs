@@ -45,6 +45,7 @@ mod connect_error;
 mod defects;
 mod denial;
 mod facts;
+mod first_word;
 mod forward;
 #[doc(hidden)]
 pub mod heard;
@@ -53,6 +54,7 @@ mod identity;
 mod keep;
 mod key_places;
 mod lapse;
+mod last_word;
 mod lifetime;
 mod load;
 mod off_loop;

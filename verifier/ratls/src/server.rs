@@ -11,7 +11,7 @@ use std::{
 
 use coffer_verifier::abi::SpkiDigest;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
 };
@@ -29,10 +29,11 @@ use crate::{
     defects,
     facts::{FactsError, TlsFacts},
     key_places::{Closed, KeyPlace, KeyPlaces, KeyShares},
+    last_word,
     lifetime::Lifetime,
     load::{Counts, Load},
     one_by_one::OneByOne,
-    places::{PATIENCE, Place, Places, Source},
+    places::{PATIENCE, Places, Source},
     proto::attestation_server::AttestationServer,
     service::AttestationService,
     state::ConnectionState,
@@ -325,14 +326,16 @@ async fn accept<I, IO>(
                 OnHandshake::Settle { .. } | OnHandshake::Know { .. } => None,
             };
             let eviction = place.eviction();
-            let handshake = tokio::time::timeout(limits.handshake, handshake((source, io), &tls, limits, place));
+            let came = Instant::now();
+            let handshake = tokio::time::timeout(limits.handshake, handshake(io, &tls));
             let done = tokio::select! {
                 done = handshake => done,
                 () = eviction.happens() => return,
             };
             match done {
-                Ok(Ok(connection)) => {
-                    let mut connection = connection;
+                Ok(Ok((stream, facts))) => {
+                    let state = ConnectionState::new(facts, (source, came), limits.unattested_lifetime, place);
+                    let mut connection = Connection::new(stream, Arc::new(state));
                     (connection.total, connection.counts) = (total, Some(counts));
                     let is_known = match &on_handshake {
                         OnHandshake::Wait => false,
@@ -351,8 +354,7 @@ async fn accept<I, IO>(
                         let Some(place) = keys.take(*connection.state.peer_spki(), &connection.state) else {
                             closed.one_more();
                             // In order, which tells it from a key that is none of the listed ones.
-                            let _ = tokio::time::timeout(PATIENCE, connection.stream.shutdown()).await;
-                            return;
+                            return last_word::arrives(connection.stream).await;
                         };
                         connection.of_key = Some(place);
                         connection.state.settle();
@@ -363,12 +365,19 @@ async fn accept<I, IO>(
                     let _ = ready.send(connection).await;
                 }
                 Ok(Err(error)) => {
-                    if let (OnHandshake::Settle { turned_away, .. }, HandshakeError::Tls(io)) = (&on_handshake, &error)
-                        && let Some(PinMismatch { found, .. }) = PinMismatch::of(io)
+                    debug!(%error, "handshake failed");
+                    let HandshakeError::Tls(error, io) = error else { return };
+                    if let OnHandshake::Settle { turned_away, .. } = &on_handshake
+                        && let Some(PinMismatch { found, .. }) = PinMismatch::of(&error)
                     {
                         turned_away(source, found);
                     }
-                    debug!(%error, "handshake failed");
+                    // On the place of strangers that it has: they are only so many.
+                    tokio::select! {
+                        () = last_word::arrives(io) => {}
+                        () = eviction.happens() => {}
+                    }
+                    drop(place);
                 }
                 Err(_) => debug!("handshake took too long"),
             }
@@ -381,29 +390,28 @@ async fn accept<I, IO>(
 const LOOKS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
 
 #[derive(Debug, thiserror::Error)]
-enum HandshakeError {
+enum HandshakeError<IO> {
     #[error("it said nothing")]
     Silent,
-    #[error(transparent)]
-    Tls(#[from] io::Error),
+    #[error("it said what is no beginning: {0}")]
+    Hello(#[source] io::Error),
+    /// The other end may have spoken on.
+    #[error("{0}")]
+    Tls(#[source] io::Error, IO),
     #[error(transparent)]
     Facts(#[from] FactsError),
 }
 
 async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
-    (source, io): (Source, IO),
+    io: IO,
     tls: &ServerTls,
-    limits: ServeLimits,
-    place: Place,
-) -> Result<Connection<IO>, HandshakeError> {
-    let came = Instant::now();
+) -> Result<(TlsStream<IO>, TlsFacts), HandshakeError<IO>> {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), io);
     let Ok(hello) = tokio::time::timeout(PATIENCE, hello).await else { return Err(HandshakeError::Silent) };
-    let stream = hello?.into_stream(tls.config.clone()).await?;
+    let rest = hello.map_err(HandshakeError::Hello)?.into_stream(tls.config.clone()).into_fallible();
+    let stream = rest.await.map_err(|(error, io)| HandshakeError::Tls(error, io))?;
     let facts = TlsFacts::of_server(stream.get_ref().1, tls.own_spki, &tls.alpn)?;
-    let state = Arc::new(ConnectionState::new(facts, (source, came), limits.unattested_lifetime, place));
-    let lifetime = Lifetime::of(&state);
-    Ok(Connection { stream, state, lifetime, total: None, of_key: None, counts: None })
+    Ok((stream, facts))
 }
 
 /// A TLS stream that carries its [`ConnectionState`] into every request, and ends when that state's time is up.
@@ -421,6 +429,11 @@ struct Connection<IO> {
 }
 
 impl<IO> Connection<IO> {
+    fn new(stream: TlsStream<IO>, state: Arc<ConnectionState>) -> Self {
+        let lifetime = Lifetime::of(&state);
+        Self { stream, state, lifetime, total: None, of_key: None, counts: None }
+    }
+
     /// An error once its time is up. Whoever takes nothing of what is written may not be read from either, and so all that is done asks.
     fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let over = self.lifetime.is_over(cx);

@@ -18,6 +18,7 @@ use tokio_stream::StreamExt as _;
 
 use super::{loopback::connect, room::Room};
 use crate::{
+    broker::questions::again,
     failure::{Code, Failure, OrFail},
     host::Incoming,
 };
@@ -98,7 +99,7 @@ impl Certified {
     async fn renew(&self, broker: &impl Issuer, pace: Pace) -> Result<SystemTime, ClientError> {
         let own = |error: coffer_ratls::PlainError| ClientError::Own { cause: error.to_string() };
         let key = PlainKey::generate().map_err(own)?;
-        let chain = broker.issue(self.profile.as_str(), key.request()).await?;
+        let chain = again(|| broker.issue(self.profile.as_str(), key.request())).await?;
         let now = SystemTime::now();
         let until =
             self.tls.show(&key, chain, now).map_err(|error| ClientError::Protocol { cause: error.to_string() })?;

@@ -11,7 +11,7 @@ use coffer_spec::{Tee, WorkloadSpec};
 use coffer_verifier::abi::{DerivedKey, Report, ReportData, ReportRequest, SecureProcessor};
 
 use super::error::SealingError;
-use crate::processor::SharedProcessor;
+use crate::{broker::questions::again, processor::SharedProcessor};
 
 /// What a guest seals and opens with.
 #[derive(Clone, Copy)]
@@ -68,14 +68,15 @@ impl Means<'_> {
 
     async fn broker_key(&self, header: &Header, context: &[u8]) -> Result<BrokerKey, SealingError> {
         let (broker, name) = self.at_broker(header, context)?;
-        let key = broker.sealing_key(&name).await.map_err(|cause| refused(header, cause))?;
+        let key = self.ask(|| broker.sealing_key(&name)).await.map_err(|cause| refused(header, cause))?;
         Ok(BrokerKey::new(key.0))
     }
 
     /// Where the header's counter is.
     pub(super) async fn current(&self, header: &Header, context: &[u8]) -> Result<u64, SealingError> {
         let (broker, name) = self.at_broker(header, context)?;
-        let found = broker.generation(&name, &header.counter).await.map_err(|cause| refused(header, cause))?;
+        let found =
+            self.ask(|| broker.generation(&name, &header.counter)).await.map_err(|cause| refused(header, cause))?;
         Ok(found.current)
     }
 
@@ -87,9 +88,17 @@ impl Means<'_> {
         expected: u64,
     ) -> Result<(), SealingError> {
         let (broker, name) = self.at_broker(header, context)?;
-        let moved = broker.set_generation(&name, &header.counter, expected, header.generation).await;
-        let moved = moved.map_err(|cause| refused(header, cause))?;
+        let moving = || broker.set_generation(&name, &header.counter, expected, header.generation);
+        let moved = self.ask(moving).await.map_err(|cause| refused(header, cause))?;
         if moved.set { Ok(()) } else { Err(SealError::Older { found: expected, current: moved.current }.into()) }
+    }
+
+    /// What a start rests on is asked again where the broker wants fewer questions; whoever else asks hears that.
+    async fn ask<T, F: Future<Output = Result<T, ClientError>>>(&self, ask: impl Fn() -> F) -> Result<T, ClientError> {
+        match self.scope {
+            Scope::Volume => again(ask).await,
+            Scope::Agent | Scope::Workload => ask().await,
+        }
     }
 
     /// The broker, and what it calls the header's key.

@@ -10,8 +10,8 @@ pub const SECRET_FILE: &str =
 /// How `--secret-env` is written.
 pub const SECRET_ENV: &str = "NAME=kbs:///repository/type/tag";
 
-/// `NAME=kbs:///repository/type/tag`, then what is wished for behind commas. `run=` takes the rest of the text, words apart at
-/// spaces.
+/// `NAME=kbs:///repository/type/tag`, then what is wished for behind commas. `run=` takes the rest of the text, its words
+/// parted as a shell parts them; no shell reads them.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -37,7 +37,7 @@ pub fn secret_file(text: &str) -> Result<SecretWanted, String> {
                 wanted.changed = Some(OnChange::Signal(signal));
             }
             "run" => {
-                let words: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
+                let words = shlex::split(value).ok_or_else(|| format!("a quote in {value:?} has no end"))?;
                 wanted.changed = Some(OnChange::Command(words));
             }
             _ => return Err(format!("{wish:?} is nothing it can do")),
@@ -166,6 +166,9 @@ mod tests {
         assert_eq!((plain.mode.bits(), plain.uid, plain.changed), (0o400, None, None));
         let runs = secret_file("cert=kbs:///web/tls/key,run=nginx -s  reload,now").unwrap();
         assert_eq!(runs.changed, Some(OnChange::Command(vec!["nginx".into(), "-s".into(), "reload,now".into()])));
+        let quoted = secret_file("cert=kbs:///web/tls/key,run=sh -c 'a, \"b\"; c' d").unwrap();
+        let words = ["sh", "-c", "a, \"b\"; c", "d"].map(str::to_owned);
+        assert_eq!(quoted.changed, Some(OnChange::Command(words.into())));
         assert_eq!(secret_env("KEY=kbs:///a/b/c").unwrap().to, SecretTarget::Env("KEY".parse().unwrap()));
     }
 
@@ -184,6 +187,7 @@ mod tests {
             ("x=kbs:///a/b/c,uid=root", "expected a number"),
             ("x=kbs:///a/b/c,signal=NOSUCH", "no signal"),
             ("x=kbs:///a/b/c,signal=HUP,run=a b", "more than one"),
+            ("x=kbs:///a/b/c,run=sh -c 'a b", "has no end"),
         ] {
             let told = secret_file(text).unwrap_err();
             assert!(told.contains(why), "{text}: {told}");

@@ -20,6 +20,7 @@ struct Broker {
 enum Refuse {
     Say,
     Hang,
+    Busy,
 }
 
 impl Issuer for Broker {
@@ -28,6 +29,7 @@ impl Issuer for Broker {
         match (self.refuse)(before) {
             Some(Refuse::Say) => Err(ClientError::Refused { code: "not-released".into(), id: "00ab".into() }),
             Some(Refuse::Hang) => std::future::pending().await,
+            Some(Refuse::Busy) => Err(ClientError::TooOften),
             None => Ok(self.root.issue(request, &format!("{profile}.example"), self.lasts)),
         }
     }
@@ -71,6 +73,14 @@ async fn a_refusal_names_its_profile_and_a_broker_that_says_nothing_is_not_waite
     let hangs = broker(WAIT, |_| Some(Refuse::Hang));
     let (_, error) = first(ports(), QUICK, async { Ok(hangs) }).await.map(drop).unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_broker_that_wants_fewer_questions_is_asked_again_before_the_start_fails() {
+    let busy = broker(WAIT, |before| (before == 0).then_some(Refuse::Busy));
+    let kept = first(ports(), Pace { patience: WAIT, ..QUICK }, async { Ok(busy.clone()) }).await;
+    assert_eq!(kept.map_err(|(what, _)| what).unwrap().len(), 2);
+    assert_eq!(busy.asked.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]

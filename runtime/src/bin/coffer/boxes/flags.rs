@@ -102,7 +102,8 @@ pub struct BoxFlags {
     #[arg(long, value_name = "HEX", requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
     pub kbs_pin: Vec<String>,
     /// Fetch a secret to /run/secrets/NAME before the workload starts: NAME=kbs:///repository/type/tag, and behind commas mode=0440,
-    /// uid=N, gid=N, and what follows a new version of it: signal=HUP, or run=PROGRAM ARGUMENTS to the end.
+    /// uid=N, gid=N, and what follows a new version of it: signal=HUP, or run=PROGRAM ARGUMENTS to the end, with quotes
+    /// as in a shell.
     #[arg(long, value_name = "NAME=URI[,..]", conflicts_with = "spec", help_heading = "TEE")]
     pub secret: Vec<String>,
     /// Fetch a secret into the workload's environment: NAME=kbs:///repository/type/tag.

@@ -14,6 +14,7 @@ use crate::{
     engine::POLICY_LIMIT,
     error::forbidden,
     input,
+    lint::known::Known,
     policy::filled,
     syntax::{self, Part, parts, root},
     visit::{self, Visitor},
@@ -42,7 +43,7 @@ impl core::fmt::Display for Finding {
 }
 
 /// Every kind of finding, and what it says.
-pub const FINDINGS: [(&str, &str); 10] = [
+pub const FINDINGS: [(&str, &str); 11] = [
     ("parse", "the text is not Rego v1, calls what is not there, or is beyond what is evaluated here"),
     (
         "no-allow",
@@ -56,6 +57,7 @@ pub const FINDINGS: [(&str, &str); 10] = [
     ("deprecated-function", "a function that OPA deprecates, and that is not here"),
     ("forbidden-function", "a function with I/O, a clock, randomness or an unbounded result"),
     ("unknown-field", "a reference into the input to a field that is not there: it would be undefined for ever"),
+    ("unknown-data", "a reference into `data` to what no rule and no `data.json` here gives: it is undefined, and what asks for it holds of nothing"),
 ];
 
 /// Functions that OPA deprecates, and what to write.
@@ -110,8 +112,10 @@ fn lint_here(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Ve
                 Err(error) => findings.push(of_error(&error)),
             }
         }
+        // What is no Rego may hold what the others ask for.
+        let known = (parsed.len() == files.len()).then(|| Known::of(&modules, data));
         for (file, module) in parsed.iter().zip(&modules) {
-            Lint { file, findings: &mut findings }.module(module);
+            Lint { file, known: known.as_ref(), findings: &mut findings }.module(module);
         }
         if parsed.len() < files.len() {
             // What they call may stand in those.
@@ -168,6 +172,7 @@ fn of_error(error: &PolicyError) -> Finding {
 
 struct Lint<'a> {
     file: &'a File,
+    known: Option<&'a Known<'a>>,
     findings: &'a mut Vec<Finding>,
 }
 
@@ -193,9 +198,7 @@ impl Lint<'_> {
             if !used.contains(name) {
                 self.say((*line, 1), "unused-import", format!("nothing uses {name}: leave it out"));
             }
-            if let Some(message) = words.first().filter(|first| **first == "input").and_then(|_| unknown(&path[1..])) {
-                self.unknown_field((*line, 1), message);
-            }
+            self.reference((*line, 1), path);
         }
     }
 
@@ -232,11 +235,7 @@ impl Lint<'_> {
                 Some((_, import, _)) => import.iter().chain(path).cloned().collect(),
                 None => [Some(first.clone())].into_iter().chain(path.iter().cloned()).collect(),
             };
-            if road.first().is_some_and(|part| part.as_deref() == Some("input"))
-                && let Some(message) = unknown(&road[1..])
-            {
-                self.unknown_field(*at, message);
-            }
+            self.reference(*at, &road);
         }
     }
 
@@ -258,15 +257,30 @@ impl Lint<'_> {
         }
     }
 
-    fn unknown_field(&mut self, at: (u32, u32), message: String) {
-        self.say(at, "unknown-field", message);
+    /// What it begins with has to be there.
+    fn reference(&mut self, at: (u32, u32), road: &[Part]) {
+        match road.split_first() {
+            Some((Some(root), rest)) if root == "input" => {
+                if let Some((path, there)) = input::stray(rest) {
+                    let there = listed("it holds no fields", &there);
+                    self.say(at, "unknown-field", format!("{path} is no field of the input: {there}"));
+                }
+            }
+            Some((Some(root), rest)) if root == "data" => {
+                if let Some((path, there)) = self.known.and_then(|known| known.stray(rest)) {
+                    let there = listed("nothing is there", &there);
+                    let message = format!("no rule and no data.json that was given has {path}: {there}");
+                    self.say(at, "unknown-data", message);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
-fn unknown(road: &[Part]) -> Option<String> {
-    let (path, known) = input::stray(road)?;
-    let known = if known.is_empty() { "it holds no fields".into() } else { format!("there are {}", known.join(", ")) };
-    Some(format!("{path} is no field of the input: {known}"))
+fn listed(nothing: &str, names: &[impl AsRef<str>]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    if names.is_empty() { nothing.to_owned() } else { format!("there are {}", names.join(", ")) }
 }
 
 /// A value that is written out, and is neither true nor false.
@@ -359,5 +373,6 @@ impl Seen {
     }
 }
 
+mod known;
 #[cfg(test)]
 mod tests;

@@ -40,6 +40,9 @@ fn every_kind_is_found_at_its_place_and_what_is_right_is_not() {
         ("package p\nallow if input[\"result\"].claim", (2, 10, "unknown-field")),
         ("package p\nimport input.result as r\nallow if r.claims.vmpl == 0", (3, 10, "unknown-field")),
         ("package p\nimport input.results as r\nallow if r.x", (2, 1, "unknown-field")),
+        ("package p\nallow := true\ndeny contains 1 if data.blocked[input.now_unix]", (3, 20, "unknown-data")),
+        ("package p\nimport data.lib\nallow if lib.ok", (2, 1, "unknown-data")),
+        ("package p\nx := 1\nallow if data.p.y == 1", (3, 10, "unknown-data")),
     ] {
         let all = found(text);
         assert!(all.contains(&expected), "{text}: {all:?}");
@@ -48,7 +51,8 @@ fn every_kind_is_found_at_its_place_and_what_is_right_is_not() {
     let all: BTreeSet<&str> = FINDINGS.iter().map(|(code, _)| *code).collect();
     assert_eq!(kinds, all);
     for text in [
-        "package p\nimport rego.v1\nimport data.lib\nallow if lib.ok",
+        "package p\nimport rego.v1\nimport data.p as own\nallow if own.ok\nok if input.now_unix > 0",
+        "package p\nok := {\"a\": 1}\nallow if data.p.ok.a == data.p.ok[input.result.status]",
         "package p\nallow if { some r in input.references; r.name == \"x\" }",
         "package p\nallow if { some i; input.references[i].name == \"x\" }",
         "package p\nallow if { x := input.result.claims[input.result.status]; x == 1 }",
@@ -60,6 +64,38 @@ fn every_kind_is_found_at_its_place_and_what_is_right_is_not() {
     ] {
         let all = found(text);
         assert_eq!(all, [], "{text}");
+    }
+}
+
+#[test]
+fn what_data_holds_is_found_and_what_it_does_not_is_named_with_what_is_there() {
+    let data = serde_json::json!({"lists": {"bad": {"y": 1}, "good": [{"z": 1}]}, "lib": {"n": 1}});
+    let lib = File::new("lib.rego", "package lib.deep\n\nok := input.now_unix > 0");
+    let of = |reference: &str| {
+        let text = format!("package p\nallow if {reference}");
+        let findings = lint("p", &[File::new("p.rego", text), lib.clone()], Some(&data)).unwrap();
+        findings.into_iter().map(|one| format!("{} {}", one.code, one.message)).collect::<Vec<_>>()
+    };
+    for known in [
+        "data.lists.bad[input.result.status]",
+        "data.lists.bad.y == 1",
+        "data.lists.good[0].z == 1",
+        "data.lib.n == 1",
+        "data.lib.deep.ok",
+        "data.lib[input.result.status]",
+    ] {
+        assert_eq!(of(known), [""; 0], "{known}");
+    }
+    for (unknown, says) in [
+        ("data.list.bad", "data.list: there are lib, lists, p"),
+        ("data.lists.bda[1]", "data.lists.bda: there are bad, good"),
+        ("data.lists.bad.x", "data.lists.bad.x: there are y"),
+        ("data.lists.bad.y.z", "data.lists.bad.y.z: nothing is there"),
+        ("data.lib.depp.ok", "data.lib.depp: there are deep, n"),
+        ("data.lib.deep.no", "data.lib.deep.no: there are ok"),
+    ] {
+        let found = of(unknown);
+        assert!(found.len() == 1 && found[0].starts_with("unknown-data") && found[0].ends_with(says), "{found:?}");
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use coffer_platform::{FIXED_COMMAND_LINE, files::Platform};
 use coffer_tests::{
     World,
@@ -21,8 +21,14 @@ const ROUNDS: usize = 7;
 const MORE_ROUNDS: usize = 25;
 
 fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let alone = match &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => false,
+        ["--namespaces"] => true,
+        _ => bail!("usage: coffer-bench-boot [--namespaces]"),
+    };
     let namespaces = in_namespaces()?;
-    if std::env::args().nth(1).as_deref() == Some("--namespaces") {
+    if alone {
         println!("{namespaces}");
         return Ok(());
     }

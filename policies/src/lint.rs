@@ -57,7 +57,10 @@ pub const FINDINGS: [(&str, &str); 11] = [
     ("deprecated-function", "a function that OPA deprecates, and that is not here"),
     ("forbidden-function", "a function with I/O, a clock, randomness or an unbounded result"),
     ("unknown-field", "a reference into the input to a field that is not there: it would be undefined for ever"),
-    ("unknown-data", "a reference into `data` to what no rule and no `data.json` here gives: it is undefined, and what asks for it holds of nothing"),
+    (
+        "unknown-data",
+        "a reference into `data` to what no rule and no `data.json` here gives: it is undefined, and what asks for it holds of nothing",
+    ),
 ];
 
 /// Functions that OPA deprecates, and what to write.

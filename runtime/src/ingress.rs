@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_ratls::{
-    ConnectError, Dial, ForwardError, Identity, Lapsed, Purpose, StreamError, StreamRefusal, connect_and_verify,
-    open_stream,
+    ConnectError, Dial, Foreign, ForwardError, Identity, Lapsed, Purpose, StreamError, StreamRefusal,
+    connect_and_verify, open_stream,
 };
 use coffer_rim::{Class, Failure, chain};
 use coffer_verifier::{AttestationResult, Code, EvidencePolicy, ExpectedGuest, Pair, TrustAnchors};
@@ -138,9 +138,19 @@ impl From<IngressError> for Failure {
                 "it looks like a port published with /tls, which is for browsers and shows no evidence: `coffer connect` takes one that \
                  is published with /ra-tls",
             ),
-            IngressError::Connect { .. } => failure.hint(
-                "--guest-port names the workload's own port, where it is not that of the address: that of the box, not that of its host",
-            ),
+            IngressError::Connect { source, .. } => failure.hint(match source.foreign() {
+                Some(Foreign::NoTls) => "what answers there speaks no TLS: it is another port than one published with /ra-tls",
+                Some(Foreign::Silent) => {
+                    "something takes connections there and says nothing: it is no port published with /ra-tls, or its guest is paused or \
+                     very busy"
+                }
+                Some(Foreign::HungUp) => {
+                    "something answered and hung up: it is no port published with /ra-tls, or the box behind it has just ended"
+                }
+                Some(Foreign::Refuses) | None => {
+                    "--guest-port names the workload's own port, where it is not that of the address: that of the box, not that of its host"
+                }
+            }),
             IngressError::KeyNotTaken { .. } => failure
                 .hint("--as-owner shows this installation's owner key; whose keys are listed, the guest's spec says"),
             IngressError::Stream { source: StreamError::Refused(StreamRefusal::PortClosed), .. } => {

@@ -363,6 +363,8 @@ mod tests {
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let mut reader = File::options().read(true).custom_flags(flags).open(&pipe).unwrap();
         rustix::fs::fcntl_setfl(&reader, OFlags::empty()).unwrap();
+        // Between two that write there is no end of what is read.
+        let _held = File::options().write(true).open(&pipe).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 Writer::private().into_pipes().write(&pipe, &text).unwrap();

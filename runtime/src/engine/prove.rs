@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use coffer_guest_proto::owner_client::OwnerClient;
 use coffer_guest_proto::{EvidenceRequest, EvidenceResponse};
-use coffer_ratls::{Appraiser as _, ConnectError, Identity, IdentityError, Lapsed, MAX_MESSAGE, Refusal};
+use coffer_ratls::{Appraiser as _, ConnectError, Foreign, Identity, IdentityError, Lapsed, MAX_MESSAGE, Refusal};
 use coffer_spec::{Act, Document, Tee};
 use coffer_verifier::binding::nonce_report_data;
 use coffer_verifier::ear::Nonce;
@@ -145,6 +145,8 @@ impl Fault for ProveError {
     }
 }
 
+const HUNG_UP: &str = "something answered and hung up: it is no port for owners, or all places of its owners are taken, of which each has some";
+
 /// What to do where an address does not lead to an agent.
 fn of_silence(error: &OwnerError) -> Hint {
     match error {
@@ -152,8 +154,18 @@ fn of_silence(error: &OwnerError) -> Hint {
         OwnerError::Dial(_) | OwnerError::Connect(ConnectError::KeyNotTaken(_) | ConnectError::Facts(_)) => {
             Hint::PublishForOwners
         }
-        OwnerError::Connect(error) if error.alert().is_some() => Hint::PublishForOwners,
-        _ => "something answered and hung up: it is no port for owners, or all places of its owners are taken, of which each has some".into(),
+        OwnerError::Connect(ConnectError::NoPlace) => {
+            "all places of its owners are taken, of which each has some: end what you have open there, or come again".into()
+        }
+        OwnerError::Connect(error) => match error.foreign() {
+            Some(Foreign::Refuses) => Hint::PublishForOwners,
+            Some(Foreign::NoTls) => "what answers there speaks no TLS: it is another port than that of `-p …:owners`".into(),
+            Some(Foreign::Silent) => {
+                "something takes connections there and says nothing: it is no port for owners, or its guest is paused or very busy".into()
+            }
+            Some(Foreign::HungUp) | None => HUNG_UP.into(),
+        },
+        _ => HUNG_UP.into(),
     }
 }
 

@@ -64,13 +64,63 @@ pub enum ConnectError {
     Internal(String),
 }
 
+/// What a peer does that speaks no RA-TLS, or not the one that is meant, as far as it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// It answers something that is no TLS.
+    NoTls,
+    /// It takes the connection and says nothing.
+    Silent,
+    /// It ends the connection before a word that is TLS's own.
+    HungUp,
+    /// It refuses the handshake in TLS's own words.
+    Refuses,
+}
+
 impl ConnectError {
+    /// What the peer does instead, where there was no handshake with it.
+    pub fn foreign(&self) -> Option<Foreign> {
+        match self {
+            Self::Timeout(_) => Some(Foreign::Silent),
+            Self::Handshake(_) if self.alert().is_some() => Some(Foreign::Refuses),
+            Self::Handshake(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                Some(rustls::Error::InvalidMessage(_)) => Some(Foreign::NoTls),
+                Some(_) => None,
+                None => Some(Foreign::HungUp),
+            },
+            _ => None,
+        }
+    }
+
     /// What the peer broke the handshake off with, if it said so in TLS.
     pub fn alert(&self) -> Option<AlertDescription> {
         let Self::Handshake(error) = self else { return None };
         match error.get_ref()?.downcast_ref()? {
             rustls::Error::AlertReceived(alert) => Some(*alert),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_does_that_speaks_no_ra_tls_is_told_apart() {
+        let tls = |error: rustls::Error| ConnectError::Handshake(io::Error::new(io::ErrorKind::InvalidData, error));
+        let no_tls = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        let cases = [
+            (tls(no_tls), Some(Foreign::NoTls)),
+            (tls(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)), Some(Foreign::Refuses)),
+            (tls(rustls::Error::DecryptError), None),
+            (ConnectError::Handshake(io::ErrorKind::UnexpectedEof.into()), Some(Foreign::HungUp)),
+            (ConnectError::Handshake(io::Error::new(io::ErrorKind::UnexpectedEof, "eof")), Some(Foreign::HungUp)),
+            (ConnectError::Timeout(Duration::ZERO), Some(Foreign::Silent)),
+            (ConnectError::NoPlace, None),
+        ];
+        for (error, foreign) in cases {
+            assert_eq!(error.foreign(), foreign, "{error:?}");
         }
     }
 }

@@ -77,7 +77,7 @@ pub use client::{
     AttestedConnection, AttestingConnection, ToldTime, connect_and_attest, connect_and_verify, connect_listed,
     connect_pinned, one_channel,
 };
-pub use connect_error::ConnectError;
+pub use connect_error::{ConnectError, Foreign};
 pub use defects::named;
 pub use denial::{Denial, denied};
 pub use facts::{FactsError, Purpose, TlsFacts};

@@ -1,7 +1,7 @@
 //! `coffer-bench-boxes`: what images and boxes cost a user each day, each figure beside what it cannot avoid, measured in the same run.
 //!
 //! Prints one JSON object with its samples; figures mean something on an idle machine only. `--short` is a tenth of the work: it shows
-//! that it runs. What is held against what:
+//! that it runs. `--only PART` measures one of them. What is held against what:
 //!
 //! - an image of one gzip layer, from a registry on loopback until its root file system is there, beside `gunzip` of that layer;
 //! - `exec BOX true`, beside fork and exec of `true` in the guest by its own shell;
@@ -33,6 +33,9 @@ use serde_json::{Value, json};
 
 /// Files that a layer is made of: what real images have in theirs.
 const SOURCES: &[&str] = &["/usr/lib/x86_64-linux-gnu", "/usr/bin", "/usr/share", "/usr/lib"];
+const PARTS: [&str; 5] = ["pull", "exec", "output", "forwarded", "at_once"];
+const USAGE: &str =
+    "usage: coffer-bench-boxes [--short] [--isolation qemu|kvm|process] [--only pull|exec|output|forwarded|at_once]";
 /// Limits aimed at.
 const PULL_MOST: f64 = 1.4;
 const EXEC_MOST_MS: f64 = 30.0;
@@ -57,12 +60,13 @@ const SHORT: Extent = Extent { layers_mib: &[10], rounds: 1, execs: 4, output_mi
 
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
-    let (mut extent, mut isolation) = (WHOLE, "qemu".to_owned());
+    let (mut extent, mut isolation, mut only) = (WHOLE, "qemu".to_owned(), None);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--short" => extent = SHORT,
             "--isolation" => isolation = words.next().context("--isolation needs qemu, kvm or process")?,
-            _ => bail!("usage: coffer-bench-boxes [--short] [--isolation qemu|kvm|process]"),
+            "--only" => only = Some(words.next().filter(|part| PARTS.contains(&part.as_str())).context(USAGE)?),
+            _ => bail!(USAGE),
         }
     }
     let monitor = Monitor::of(&isolation).with_context(|| format!("no isolation {isolation}"))?;
@@ -70,26 +74,42 @@ fn main() -> Result<()> {
     if let Some(why) = monitor.lacks(&world)? {
         bail!("this host has no boxes of --isolation {isolation}: {why}");
     }
-    let mut pulls = Vec::new();
-    for mib in extent.layers_mib {
-        eprintln!("pulling a layer of {mib} MiB");
-        pulls.push(pull(mib << 20, extent.rounds)?);
-    }
+    let mut figures = serde_json::Map::from_iter([("isolation".to_owned(), json!(isolation))]);
     let (_registry, image) = pulled(&world)?;
-    eprintln!("executing in a box");
-    world.coffer(&["run", "-d", "--name", "bench", &image, "sleep", "3600"])?.ok()?;
-    let (exec, output) = (exec(&world, extent.execs)?, output(&world, monitor, extent.output_mib, extent.rounds)?);
-    world.coffer(&["rm", "-f", "bench"])?.ok()?;
-    eprintln!("through a published port, and through passt alone");
-    let forwarded = forwarded(monitor, extent.forwarded_mib, extent.rounds)?;
-    eprintln!("starting {} boxes at once", extent.boxes);
-    // A box without a machine takes the memory that it uses.
-    let memory = if monitor.has_machine() { ["--memory", LEAST_MEMORY].as_slice() } else { &[] };
-    let at_once = at_once(&world, &image, memory, extent.boxes)?;
-    println!(
-        "{}",
-        json!({ "isolation": isolation, "pull": pulls, "exec": exec, "output": output, "forwarded": forwarded, "at_once": at_once })
-    );
+    for part in PARTS.iter().filter(|part| only.as_deref().is_none_or(|only| only == **part)) {
+        let found = match *part {
+            "pull" => {
+                let mut pulls = Vec::new();
+                for mib in extent.layers_mib {
+                    eprintln!("pulling a layer of {mib} MiB");
+                    pulls.push(pull(mib << 20, extent.rounds)?);
+                }
+                json!(pulls)
+            }
+            "exec" | "output" => {
+                eprintln!("{part} of a box");
+                world.coffer(&["run", "-d", "--name", "bench", &image, "sleep", "3600"])?.ok()?;
+                let found = match *part {
+                    "exec" => exec(&world, extent.execs)?,
+                    _ => output(&world, monitor, extent.output_mib, extent.rounds)?,
+                };
+                world.coffer(&["rm", "-f", "bench"])?.ok()?;
+                found
+            }
+            "forwarded" => {
+                eprintln!("through a published port, and through passt alone");
+                forwarded(monitor, extent.forwarded_mib, extent.rounds)?
+            }
+            _ => {
+                eprintln!("starting {} boxes at once", extent.boxes);
+                // A box without a machine takes the memory that it uses.
+                let memory = if monitor.has_machine() { ["--memory", LEAST_MEMORY].as_slice() } else { &[] };
+                at_once(&world, &image, memory, extent.boxes)?
+            }
+        };
+        figures.insert((*part).to_owned(), found);
+    }
+    println!("{}", Value::Object(figures));
     Ok(())
 }
 

@@ -11,6 +11,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::monitor::lent;
 
+/// The longest frame taken: a piece of a program's output is one.
+const FRAME: u32 = 64 << 10;
+
 /// A gRPC channel to a port of the guest.
 ///
 /// # Errors
@@ -21,7 +24,7 @@ pub async fn channel(folder: &Path, port: u32) -> Result<Channel, Failure> {
         let folder = folder.clone();
         async move { lent::connect(&folder, port).await.map(TokioIo::new) }
     });
-    let endpoint = Endpoint::from_static("http://guest.invalid");
+    let endpoint = Endpoint::from_static("http://guest.invalid").max_frame_size(FRAME);
     endpoint.connect_with_connector(connector).await.map_err(|error| {
         Failure::new(Class::Unreachable, format!("the guest's agent does not answer: {}", chain(&error)))
     })

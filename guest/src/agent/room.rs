@@ -13,12 +13,15 @@ use crate::log_ring;
 
 /// Bytes of the largest piece of output.
 pub(super) const PIECE: usize = log_ring::PIECE;
+/// What a pipe holds goes out as one piece, and with its head as one frame of HTTP/2 where the caller takes frames of that length: on a
+/// line out of a guest each frame costs as much as many bytes.
+const PIPE: usize = 64 << 10;
 /// Bytes of input that a caller sends at one time, and waits for room for.
 const INPUT: usize = 16 << 10;
 /// Bytes of input that go in at one turn: a pipe takes them whole.
 pub(super) const TURN: usize = 4096;
-/// Bytes for those who have much room.
-const WIDE: usize = 1 << 20;
+/// Bytes for those who have much room: two programs, or more who are at the workload.
+const WIDE: usize = 2 * Rooms::BESIDE.0[0].most();
 /// And what the kernel keeps of the same.
 const KERNEL: usize = 3 << 20;
 
@@ -45,7 +48,7 @@ pub(super) struct Rooms([Room; 2]);
 impl Rooms {
     /// Of a program's two outputs.
     pub(super) const BESIDE: Self = Self([
-        Room { piece: PIECE, waiting: 16, input: 128 << 10, in_hand: 4 },
+        Room { piece: PIPE - 64, waiting: FIRST, input: 128 << 10, in_hand: 4 },
         Room { piece: PIECE / 8, waiting: FIRST, input: 24 << 10, in_hand: 4 },
     ]);
     /// Of the workload's, which comes in the log's pieces.

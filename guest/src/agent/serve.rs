@@ -126,8 +126,8 @@ const SILENCE: Duration = Duration::from_secs(25);
 const UNTAKEN: Duration = Duration::from_secs(20);
 /// Bytes of a request's head.
 const HEADERS: u32 = 2 << 10;
-/// Bytes of an answer that HTTP/2 keeps for a reader who does not take it.
-const ANSWER: usize = 16 << 10;
+/// Bytes of an answer that HTTP/2 keeps for a reader who does not take it, before it asks for more of it.
+const ANSWER: usize = 15 << 10;
 /// What a connection takes beside what its client sends: a frame each way.
 const FRAMES: usize = 2 * (16 << 10);
 /// What a connection of the host's takes.

@@ -22,7 +22,7 @@ pub use endorse::Endorsement;
 pub use error::{BUNDLE_LIMIT, BundleError};
 pub use signature::{BundleKey, KeyError, SignatureError};
 
-use crate::{File, Policy, PolicyError, lint::is_test_file};
+use crate::{File, Policy, PolicyError, deciding::deciding};
 use entry::{DATA, Entry, MANIFEST, SIGNATURES};
 use roots::Roots;
 use signature::Dates;
@@ -206,7 +206,7 @@ impl Bundle {
     /// # Errors
     /// [`PolicyError`], with file and line.
     pub fn policy(&self) -> Result<Policy, PolicyError> {
-        let files: Vec<File> = self.files.iter().filter(|file| !is_test_file(&file.name)).cloned().collect();
+        let files = deciding(&self.name, &self.files)?;
         let policy = Policy::of(&self.name, &files, self.data.as_ref(), self.digest)?;
         Ok(policy.with_date(self.dates.signed_at))
     }

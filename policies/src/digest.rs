@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{File, lint::is_test_file};
+use crate::{File, deciding::is_test_file};
 
 /// Names a policy of these files, unit tests left out: of one, SHA-256 of its text; of several, of all names and texts.
 pub fn files_digest(files: &[File]) -> [u8; 32] {

@@ -77,6 +77,16 @@ pub enum PolicyError {
         /// The engine's words.
         message: String,
     },
+    /// A file of unit tests, which decides nothing, gives a value to a rule that decides.
+    #[error("policy {name}, line {line}: {rule} is given a value in a file of unit tests, where it decides nothing")]
+    InTest {
+        /// Its name.
+        name: String,
+        /// Where, from 1.
+        line: u32,
+        /// The rule, with its package.
+        rule: String,
+    },
     /// A unit test that is not one.
     #[error("policy {name} has no unit test: a test is a rule whose name starts with test_")]
     NoTests {
@@ -108,6 +118,7 @@ impl PolicyError {
             Self::Parse { name, place, .. } => (name, *place),
             Self::Forbidden { name, place, .. } => (name, Some(*place)),
             Self::TooDeep { name, line, .. } => (name, u32::try_from(*line).ok().map(|line| (line, 1))),
+            Self::InTest { name, line, .. } => (name, Some((*line, 1))),
             Self::TooLong { name, .. }
             | Self::NoThread { name, .. }
             | Self::NoAllow { name, .. }
@@ -137,6 +148,9 @@ impl PolicyError {
             }
             Self::NoAllow { .. } => {
                 "give one package a rule `allow`: `coffer policy show snp` prints one about evidence, and `… release` one for a key broker"
+            }
+            Self::InTest { .. } => {
+                "let it stand in a file that decides, whose name does not end in _test.rego, or give the tests a package of their own"
             }
             Self::NoTests { .. } => "write `test_name if …` rules, as `coffer policy show release --tests` prints them",
         }

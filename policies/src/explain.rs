@@ -14,7 +14,7 @@ use crate::{
     Decision, Policy, PolicyError,
     bounds::{File, on_large_stack},
     builtins,
-    lint::is_test_file,
+    deciding::deciding,
     policy::filled,
     syntax::{self, Part, first_name, parts, refr, root},
     visit::{self, Visitor},
@@ -89,7 +89,7 @@ pub fn explain(name: &str, files: &[File], data: Option<&Json>, input: &Json) ->
 }
 
 fn explain_here(name: &str, files: &[File], data: Option<&Json>, input: &Json) -> Result<Explanation, PolicyError> {
-    let files: Vec<File> = files.iter().filter(|file| !is_test_file(&file.name)).cloned().collect();
+    let files = deciding(name, files)?;
     let policy = Policy::of(name, &files, data, [0; 32])?;
     let decision = policy.decide(input);
     let by_rules = decision.allows();

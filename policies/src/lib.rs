@@ -12,6 +12,7 @@ mod bounds_tests;
 mod builtins;
 mod bundle;
 mod calls;
+mod deciding;
 pub mod decision_log;
 mod digest;
 mod engine;
@@ -39,6 +40,7 @@ pub use bundle::{
     BUNDLE_FILES, BUNDLE_LIMIT, Bundle, BundleError, BundleKey, BundleTrust, Endorsement, KeyError, SignatureError,
     UNPACKED_LIMIT,
 };
+pub use deciding::{deciding, is_test_file};
 pub use digest::files_digest;
 pub use engine::{INPUT_LIMIT, POLICY_LIMIT};
 pub use error::PolicyError;

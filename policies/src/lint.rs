@@ -11,6 +11,7 @@ use crate::{
     Policy, PolicyError,
     bounds::{self, File, on_large_stack},
     calls,
+    deciding::{deciding, is_test_file},
     engine::POLICY_LIMIT,
     error::forbidden,
     input,
@@ -43,13 +44,15 @@ impl core::fmt::Display for Finding {
 }
 
 /// Every kind of finding, and what it says.
-pub const FINDINGS: [(&str, &str); 11] = [
+pub const FINDINGS: [(&str, &str); 13] = [
     ("parse", "the text is not Rego v1, calls what is not there, or is beyond what is evaluated here"),
     (
         "no-allow",
         "no package, or more than one, has a rule `allow`; or something else gives a value to a rule: data, or another package under `allow` or `deny`",
     ),
     ("allow-no-boolean", "a rule `allow` whose value is neither true nor false: it allows nothing"),
+    ("deny-no-set", "a rule `deny` that is no set: everything is refused for ever"),
+    ("rule-in-test", "a file of unit tests gives a value to a rule that decides, and decides nothing"),
     ("unused-import", "an import that nothing uses"),
     ("unused-variable", "a local name that is given and never used"),
     ("unused-argument", "an argument of a function that its bodies do not use"),
@@ -96,11 +99,6 @@ pub fn lint(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Res
     Ok(sorted(findings))
 }
 
-/// True for the name of a file of unit tests, as `opa test` has it.
-pub fn is_test_file(name: &str) -> bool {
-    name.ends_with("_test.rego")
-}
-
 fn lint_here(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if files.iter().map(|file| file.text.len()).sum::<usize>() <= POLICY_LIMIT {
@@ -141,7 +139,7 @@ fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
 
 /// As it would be parsed to decide, and as it would be tested.
 fn whole(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Result<(), PolicyError> {
-    let deciding: Vec<File> = files.iter().filter(|file| !is_test_file(&file.name)).cloned().collect();
+    let deciding = deciding(name, files)?;
     if !deciding.is_empty() {
         Policy::of(name, &deciding, data, [0; 32])?;
     }
@@ -168,6 +166,7 @@ fn of_error(error: &PolicyError) -> Finding {
             None => ("parse", message.clone()),
         },
         PolicyError::TooDeep { message, .. } => ("parse", message.clone()),
+        PolicyError::InTest { .. } => ("rule-in-test", error.to_string()),
         other => ("parse", other.to_string()),
     };
     Finding { file: file.to_owned(), line, column, code, message }
@@ -232,6 +231,7 @@ impl Lint<'_> {
             return;
         }
         self.allow(rule);
+        self.deny(rule);
         for (first, path, at) in &seen.roads {
             let import = imports.iter().find(|(name, ..)| name == first && !local(name));
             let road: Vec<Part> = match import {
@@ -257,6 +257,24 @@ impl Lint<'_> {
             let span = refr.span();
             let message = "the value of `allow` is neither true nor false: write `allow if …`, or `allow := true`";
             self.say((span.line, span.col), "allow-no-boolean", message.to_owned());
+        }
+    }
+
+    /// The rule that refuses has to be a set.
+    fn deny(&mut self, rule: &Rule) {
+        let head = syntax::refr(rule);
+        let is_set = match rule {
+            Rule::Spec { head: RuleHead::Set { refr, .. }, .. } => matches!(&**refr, Expr::Var { .. }),
+            Rule::Default { value, .. } => may_be_a_set(value),
+            Rule::Spec { head: RuleHead::Compr { refr, assign, .. }, .. } => {
+                matches!(&**refr, Expr::Var { .. }) && assign.as_ref().is_some_and(|given| may_be_a_set(&given.value))
+            }
+            Rule::Spec { head: RuleHead::Func { .. }, .. } => false,
+        };
+        if syntax::first_name(head) == "deny" && !is_set {
+            let (span, message) =
+                (head.span(), "`deny` is no set, and then everything is refused: write `deny contains message if …`");
+            self.say((span.line, span.col), "deny-no-set", message.to_owned());
         }
     }
 
@@ -301,6 +319,12 @@ const fn is_never_true(value: &Expr) -> bool {
             | Expr::SetCompr { .. }
             | Expr::ObjectCompr { .. }
     )
+}
+
+/// Not written out as something else.
+const fn may_be_a_set(value: &Expr) -> bool {
+    matches!(value, Expr::Set { .. } | Expr::SetCompr { .. })
+        || !is_never_true(value) && !matches!(value, Expr::Bool { .. })
 }
 
 fn is_root(name: &str) -> bool {

@@ -49,7 +49,13 @@ fn run_here(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Res
     if outcomes.is_empty() {
         return Err(PolicyError::NoTests { name: name.into() });
     }
+    let names: Vec<String> = outcomes.iter().map(|one| one.name.clone()).collect();
     for outcome in &mut outcomes {
+        // Asked by its name, one that holds would answer for the other.
+        if names.iter().filter(|name| **name == outcome.name).count() > 1 {
+            outcome.error = Some("more than one test is called so: give each a name of its own".to_owned());
+            continue;
+        }
         builtins::refill();
         match engine.clone().eval_rule(format!("data.{}", outcome.name)) {
             Ok(value) => outcome.passed = value == Value::Bool(true),
@@ -66,7 +72,7 @@ fn found(file: &File, module: &Module) -> Vec<Outcome> {
     for rule in &module.policy {
         let name = format!("{package}.{}", syntax::first_name(syntax::refr(rule)));
         let is_test = name[package.len() + 1..].starts_with("test_");
-        if is_test && all.iter().all(|one| one.name != name) {
+        if is_test {
             all.push(Outcome { name, file: file.name.clone(), line: rule.span().line, passed: false, error: None });
         }
     }
@@ -90,12 +96,16 @@ mod tests {
 
     #[test]
     fn a_failing_and_a_broken_test_do_not_pass() {
-        let tests = "package p_test\nimport data.p\ntest_a if p.allow\n  test_b if to_number(\"x\")\ntest_a if false";
+        let tests = "package p_test\nimport data.p\ntest_a if p.allow\n  test_b if to_number(\"x\")";
         let outcomes = run("p", "package p\nallow := false", tests).unwrap();
         let shown: Vec<_> = outcomes.iter().map(|one| (one.name.as_str(), one.line, one.passed)).collect();
         assert_eq!(shown, [("p_test.test_a", 3, false), ("p_test.test_b", 4, false)]);
         assert!(outcomes[0].error.is_none() && outcomes[1].error.is_some(), "{outcomes:?}");
         assert!(matches!(run("p", "package p\nallow := false", "package q\n"), Err(PolicyError::NoTests { .. })));
+        let twice = "package p_test\nimport data.p\ntest_a if p.allow\ntest_a if not p.allow\ntest_b if true";
+        let outcomes = run("p", "package p\nallow := false", twice).unwrap();
+        let shown: Vec<_> = outcomes.iter().map(|one| (one.line, one.passed, one.error.is_some())).collect();
+        assert_eq!(shown, [(3, false, true), (4, false, true), (5, true, false)]);
         let circle = run("p", "package p\nallow if data.q.x", "package q\nx if data.p.allow\ntest_x if x");
         assert!(matches!(circle, Err(PolicyError::TooDeep { .. })), "{circle:?}");
     }

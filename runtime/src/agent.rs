@@ -106,7 +106,7 @@ pub fn of_status(status: &tonic::Status) -> Failure {
     let failure = Failure::new(class_of(status), words);
     // Where it stands behind what is shown, too.
     let Some((code, id)) = denial(status.message()) else {
-        let failure = Failure { reason: reason(status), ..failure };
+        let failure = Failure { reason: reason(status).or_else(|| owners_word(status.message())), ..failure };
         let word = failure.reason.as_ref().map(|reason| reason.code.as_str());
         let hint = of_owners(status.message()).or_else(|| word.and_then(of_sealing));
         return match hint.or_else(|| of_broker(status.message())) {
@@ -177,6 +177,17 @@ fn reason(status: &tonic::Status) -> Option<Reason> {
     let word =
         status.metadata().get(REASON)?.to_str().ok().filter(|word| is_word(word) && word.len() <= LONGEST_WORD)?;
     Some(Reason { code: word.to_owned(), denial_id: None })
+}
+
+/// The word of a refusal that is a word and no more, or begins with one about owners.
+fn owners_word(message: &str) -> Option<Reason> {
+    let code = match message.split_once(':') {
+        Some(("owner-not-listed", _)) => "owner-not-listed",
+        Some(("owner-may-not", act)) if is_word(act) => message,
+        None if is_word(message) => message,
+        _ => return None,
+    };
+    (code.len() <= LONGEST_WORD).then(|| Reason { code: code.to_owned(), denial_id: None })
 }
 
 /// More than any has.
@@ -318,11 +329,16 @@ mod tests {
             let refused = of_status(&tonic::Status::permission_denied(word));
             assert_eq!((refused.class, refused.message.as_str()), (Class::Refused, word));
             assert!(refused.hint.unwrap().contains("coffer owner show"));
+            assert_eq!(refused.reason.unwrap().code, word);
         }
         let nobody = "owner-not-listed: nobody is an owner until a list is taken (owner-list-expired)";
         let refused = of_status(&tonic::Status::permission_denied(nobody));
         assert_eq!((refused.class, refused.message.as_str()), (Class::Refused, nobody));
         assert!(refused.hint.unwrap().contains("coffer owner sign"));
+        assert_eq!(refused.reason.unwrap().code, "owner-not-listed");
+        for text in ["owner-may-not:", "owner-may-not:\u{1b}", "another: text", "some text"] {
+            assert_eq!(of_status(&tonic::Status::permission_denied(text)).reason, None, "{text}");
+        }
         assert!(of_status(&tonic::Status::permission_denied("owner")).hint.is_none());
     }
 

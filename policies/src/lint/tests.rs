@@ -42,12 +42,23 @@ fn every_kind_is_found_at_its_place_and_what_is_right_is_not() {
         ("package p\nimport input.results as r\nallow if r.x", (2, 1, "unknown-field")),
         ("package p\nallow := true\ndeny contains 1 if data.blocked[input.now_unix]", (3, 20, "unknown-data")),
         ("package p\nimport data.lib\nallow if lib.ok", (2, 1, "unknown-data")),
+        ("package p\nallow := true\ndeny if input.now_unix > 0", (3, 1, "deny-no-set")),
+        ("package p\nallow := true\ndeny := {}", (3, 1, "deny-no-set")),
+        ("package p\nallow := true\ndefault deny := false", (3, 9, "deny-no-set")),
+        ("package p\nallow := true\ndeny[\"x\"] if true", (3, 5, "deny-no-set")),
         ("package p\nx := 1\nallow if data.p.y == 1", (3, 10, "unknown-data")),
     ] {
         let all = found(text);
         assert!(all.contains(&expected), "{text}: {all:?}");
         kinds.insert(expected.2);
     }
+    let in_test =
+        [File::new("p.rego", "package p\nallow := true"), File::new("p_test.rego", "package p\ndeny contains 1")];
+    let found_there = lint("p", &in_test, None).unwrap();
+    assert!(
+        found_there.iter().any(|one| (one.file.as_str(), one.line, one.code) == ("p_test.rego", 2, "rule-in-test"))
+    );
+    kinds.insert("rule-in-test");
     let all: BTreeSet<&str> = FINDINGS.iter().map(|(code, _)| *code).collect();
     assert_eq!(kinds, all);
     for text in [
@@ -61,6 +72,9 @@ fn every_kind_is_found_at_its_place_and_what_is_right_is_not() {
         "package p\nf(_) := 1\nallow if f(1) == 1",
         "package p\nallow if { r := {\"debug\": 1}; r.debug == 1 }",
         "package p\nallow if every x in input.references { x.name != \"\" }",
+        "package p\nallow := true\ndeny := {\"x\" | input.now_unix > 0}",
+        "package p\nallow := true\ndeny := set()",
+        "package p\nallow := true\ndeny contains \"x\" if input.now_unix > 0",
     ] {
         let all = found(text);
         assert_eq!(all, [], "{text}");

@@ -73,7 +73,7 @@ impl Heard {
     pub(crate) async fn silence(&self, patience: Duration) {
         tokio::time::sleep(patience).await;
         if !matches!(*self.lock(), Word::Nothing) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -179,7 +179,7 @@ mod tests {
         let moment = Duration::from_millis(10);
         listen(()).1.silence(moment).await;
         let (mut stream, heard) = listen(Says(Some(Ok(b"settings"))));
-        stream.read(&mut [0; 16]).await.unwrap();
+        assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 8);
         assert!(tokio::time::timeout(moment * 5, heard.silence(moment)).await.is_err());
     }
 }

@@ -116,7 +116,7 @@ async fn a_peer_that_is_gone_behind_the_handshake_has_hung_up() {
                 let flight = server.read(&mut bytes).await?;
                 client.write_all(&bytes[..flight]).await?;
                 // Until it has said who it is.
-                client.read(&mut bytes).await?;
+                let _ = client.read(&mut bytes).await?;
                 client.set_zero_linger()?;
                 io::Result::Ok(())
             };

@@ -28,6 +28,12 @@ use crate::secret_file;
 use crate::tls::{Tls, TlsEntry};
 use crate::traces::Collector;
 
+/// SHA-256 of no bytes.
+const OF_NOTHING: [u8; 32] = [
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41,
+    0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+];
+
 /// `config.toml` of a state folder. Unknown keys are refused; files are relative to its folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -300,6 +306,9 @@ impl ConfigFile {
             }
             let mut digest = [0; 32];
             match hex::decode_to_slice(sha256, &mut digest) {
+                Ok(()) if digest == OF_NOTHING => mistakes.push(format!(
+                    "api_keys[{at}].sha256 is that of nothing: whoever shows no key would show this one"
+                )),
                 Ok(()) if digest != [0; 32] => access.keys.push((name.clone(), digest)),
                 _ => mistakes.push(format!("api_keys[{at}].sha256: expected 64 hexadecimal digits, not all of them 0")),
             }

@@ -4,7 +4,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use axum::extract::{Request, State};
 use axum::http::header;
@@ -16,11 +15,11 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use crate::grpc;
+use crate::known::Known;
 use crate::refusal::Refusal;
 use crate::service::{Live, Service};
 use crate::tls::ClientRoots;
 use crate::traces;
-use crate::waiting::Waiting;
 
 /// A client certificate that TLS has checked when the connection began.
 #[derive(Clone, Debug)]
@@ -35,39 +34,6 @@ impl Certificate {
     /// Those roots are still the ones that are believed.
     pub fn counts(&self, live: &Live) -> bool {
         live.tls.as_ref().and_then(|tls| tls.client_roots) == Some(self.roots)
-    }
-}
-
-/// What is known of a connection: nothing, until a request has come on it; whether a caller was let in on it; and how long nobody has
-/// taken anything of answers that are there.
-#[derive(Clone, Debug, Default)]
-pub struct Known {
-    what: Arc<AtomicU8>,
-    /// Of answers that wait to be taken.
-    pub waiting: Waiting,
-}
-
-impl Known {
-    const ASKED: u8 = 1;
-    const CALLER: u8 = 3;
-
-    /// A request has come.
-    pub fn asked(&self) {
-        self.what.fetch_or(Self::ASKED, Ordering::Relaxed);
-    }
-
-    /// A request has come.
-    pub fn is_asked(&self) -> bool {
-        self.what.load(Ordering::Relaxed) != 0
-    }
-
-    /// A caller was let in.
-    pub fn is_a_callers(&self) -> bool {
-        self.what.load(Ordering::Relaxed) == Self::CALLER
-    }
-
-    fn let_in(&self) {
-        self.what.fetch_or(Self::CALLER, Ordering::Relaxed);
     }
 }
 

@@ -27,6 +27,9 @@ mod tls;
 mod traces;
 mod waiting;
 
+mod known;
+mod places;
+
 mod config;
 
 mod metrics;

@@ -15,14 +15,16 @@ use hyper_util::server::conn::auto;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use crate::guard::{Certificate, Known};
+use crate::guard::Certificate;
+use crate::known::Known;
 use crate::linger;
+use crate::places::Place;
 use crate::service::Service;
 use crate::tls::Tls;
 
@@ -60,16 +62,26 @@ pub async fn serve(
             sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&service.lines).try_acquire_owned() else {
+        let held = match &accepted {
+            Line::Network(..) => service.lines.take().await.map(Held::Place),
+            Line::Local(_) => service.lines.take_local().map(Held::Local),
+        };
+        let Some(mut held) = held else {
             service.metrics.closed();
             continue;
         };
         let (service, router, stop, seldom) = (Arc::clone(&service), router.clone(), stop.clone(), Arc::clone(&seldom));
         lines.spawn(async move {
-            let _place = place;
-            match accepted {
-                Line::Network(stream, peer) => line(stream, peer, service, router, stop, &seldom).await,
-                Line::Local(stream) => speak(stream, None, &service, router, stop).await,
+            let known = held.known();
+            let spoken = async {
+                match accepted {
+                    Line::Network(stream, peer) => line(stream, peer, known, &service, router, stop, &seldom).await,
+                    Line::Local(stream) => speak(stream, known, None, &service, router, stop).await,
+                }
+            };
+            tokio::select! {
+                () = spoken => {}
+                () = held.is_wanted() => service.metrics.closed(),
             }
         });
     }
@@ -83,6 +95,28 @@ enum Line {
     Local(UnixStream),
 }
 
+/// Its place.
+enum Held {
+    Place(Place),
+    Local(#[allow(dead_code, reason = "held")] OwnedSemaphorePermit),
+}
+
+impl Held {
+    fn known(&self) -> Known {
+        match self {
+            Self::Place(place) => place.known.clone(),
+            Self::Local(_) => Known::default(),
+        }
+    }
+
+    async fn is_wanted(&mut self) {
+        match self {
+            Self::Place(place) => place.is_wanted().await,
+            Self::Local(_) => std::future::pending().await,
+        }
+    }
+}
+
 /// Never, where there is no socket.
 async fn accept(local: Option<&UnixListener>) -> std::io::Result<UnixStream> {
     match local {
@@ -94,7 +128,8 @@ async fn accept(local: Option<&UnixListener>) -> std::io::Result<UnixStream> {
 async fn line(
     stream: TcpStream,
     peer: SocketAddr,
-    service: Arc<Service>,
+    known: Known,
+    service: &Service,
     router: Router,
     mut stop: watch::Receiver<bool>,
     seldom: &Seldom,
@@ -102,7 +137,7 @@ async fn line(
     // An answer is one write.
     let _ = stream.set_nodelay(true);
     let Some(Tls { config, client_roots, .. }) = service.live().tls.clone() else {
-        return speak(stream, None, &service, router, stop).await;
+        return speak(stream, known, None, service, router, stop).await;
     };
     let up = tokio::select! {
         up = timeout(service.limits.head_time, TlsAcceptor::from(config).accept(stream)) => up,
@@ -114,7 +149,7 @@ async fn line(
             let own = chain.and_then(|chain| chain.first()).zip(client_roots);
             let certificate =
                 own.map(|(own, roots)| Certificate { digest: hex::encode(Sha256::digest(own)).into(), roots });
-            speak(stream, certificate, &service, router, stop).await;
+            speak(stream, known, certificate, service, router, stop).await;
         }
         Ok(Err(error)) => {
             service.metrics.no_tls();
@@ -153,12 +188,12 @@ const MINUTE: Duration = Duration::from_mins(1);
 
 async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
+    known: Known,
     certificate: Option<Certificate>,
     service: &Service,
     router: Router,
     stop: watch::Receiver<bool>,
 ) {
-    let known = Known::default();
     let (seen, shown, limits) = (known.clone(), certificate.clone(), service.limits);
     let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
         seen.asked();

@@ -20,6 +20,7 @@ use crate::challenge::{Challenge, Challenges};
 use crate::decisions::Decisions;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::places::Places;
 use crate::refusal::Refusal;
 use crate::request::Asked;
 use crate::tls::Tls;
@@ -53,7 +54,7 @@ pub struct Service {
     /// The same, by caller.
     pub callers: Arc<Callers>,
     /// Connections that are open.
-    pub lines: Arc<Semaphore>,
+    pub lines: Places,
     /// Judgements at once: each keeps a processor busy.
     judges: Arc<Semaphore>,
     stopping: AtomicBool,
@@ -73,7 +74,7 @@ impl Service {
             traces,
             places: Arc::new(Semaphore::new(limits.requests)),
             callers: Arc::default(),
-            lines: Arc::new(Semaphore::new(limits.connections)),
+            lines: Places::new(limits.connections),
             judges: Arc::new(Semaphore::new(2 * processors)),
             stopping: AtomicBool::new(false),
         }
@@ -104,7 +105,7 @@ impl Service {
 
     /// Connections that are open.
     pub fn connections(&self) -> usize {
-        self.limits.connections.saturating_sub(self.lines.available_permits())
+        self.lines.taken()
     }
 
     /// From now on nothing new is begun.

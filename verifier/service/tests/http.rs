@@ -324,6 +324,19 @@ async fn a_strangers_connection_makes_room_for_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_have_all_connections_keep_no_caller_out() {
+    let service = Running::with(|file| (file.limits.connections, file.limits.head_seconds) = (8, 30)).await;
+    // Each as new as it can be: the oldest gives way.
+    let mut idle: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(service.address).unwrap()).collect();
+    for _ in 0..20 {
+        assert_eq!(service.get("/healthz").await.status(), 200);
+        idle.push(TcpStream::connect(service.address).unwrap());
+    }
+    assert!(!service.get("/metrics").await.text().await.unwrap().contains("{why=\"place\"} 0\n"));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_end_lets_what_was_begun_finish_and_begins_nothing() {
     let service = Running::start().await;
     let held = half(&service, NINE);

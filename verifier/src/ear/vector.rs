@@ -27,10 +27,10 @@ impl Status {
     /// The tier of one claim.
     const fn of(value: i8) -> Self {
         match value {
-            2..=31 => Self::Affirming,
-            32..=95 => Self::Warning,
-            96.. => Self::Contraindicated,
-            ..=1 => Self::None,
+            2..=31 | -32..=-2 => Self::Affirming,
+            32..=95 | -96..=-33 => Self::Warning,
+            96.. | ..=-97 => Self::Contraindicated,
+            -1..=1 => Self::None,
         }
     }
 

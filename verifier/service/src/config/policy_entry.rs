@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use coffer_policies::folder::{self, Folder};
-use coffer_policies::lint::{Finding, is_test_file};
+use coffer_policies::lint::Finding;
 use coffer_policies::typed::{Guests, lint_typed};
 use coffer_policies::{Bundle, BundleError, BundleKey, BundleTrust, File, POLICY_LIMIT, Policy as Rego, Shipped};
 use coffer_rim::{chain, input};
@@ -162,7 +162,7 @@ impl PolicyEntry {
                 return Err("no .rego file is there".to_owned());
             }
             lint(&files, data.as_ref());
-            let deciding: Vec<File> = files.into_iter().filter(|file| !is_test_file(&file.name)).collect();
+            let deciding = coffer_policies::deciding(name, &files).map_err(|error| chain(&error))?;
             return Rego::of(name, &deciding, data.as_ref(), digest).map_err(|error| chain(&error));
         }
         let bytes = input::read(path, input::DOCUMENT).map_err(|error| error.to_string())?;

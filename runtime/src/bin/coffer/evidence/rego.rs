@@ -5,8 +5,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use coffer_policies::deciding;
 use coffer_policies::folder::{self, Folder};
-use coffer_policies::lint::is_test_file;
 use coffer_policies::{
     BUNDLE_LIMIT, Bundle, BundleError, BundleKey, BundleTrust, File, POLICY_LIMIT, Policy, PolicyError, Shipped,
 };
@@ -118,7 +118,7 @@ pub struct Loaded {
 impl Loaded {
     /// The policy that its texts are, without unit tests.
     pub fn policy(&self) -> Result<Policy, CliError> {
-        let files: Vec<File> = self.files.iter().filter(|file| !is_test_file(&file.name)).cloned().collect();
+        let files = deciding(&self.name, &self.files).map_err(|error| refused(&error))?;
         let policy =
             Policy::of(&self.name, &files, self.data.as_ref(), self.digest).map_err(|error| refused(&error))?;
         Ok(policy.with_date(self.signed_at))

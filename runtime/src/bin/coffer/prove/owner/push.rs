@@ -40,9 +40,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let trust = args.trust.read()?;
     let sequence = context.runtime()?.block_on(engine.put_owners(&args.name, bytes, &trust)).map_err(error::of)?;
     if context.json {
-        println!("{}", json!({ "box": args.name, "sequence": sequence }));
+        println!("{}", json!({ "box": args.name, "sequence": sequence, "are": "spec-and-list" }));
     } else {
-        println!("owners of {}: list {sequence}", foreign(&args.name));
+        // Where a broker keeps the list the guest takes none that is brought.
+        let name = foreign(&args.name);
+        println!(
+            "owners of {name}: list {sequence}, and those of the spec: without a key broker that keeps it, a list only adds"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,42 @@
+//! What is known of a connection by what was asked on it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering},
+};
+
+use crate::waiting::Waiting;
+
+/// What is known of a connection: nothing, until a request has come on it; whether a caller was let in on it; and how long nobody has
+/// taken anything of answers that are there.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    what: Arc<AtomicU8>,
+    /// Of answers that wait to be taken.
+    pub waiting: Waiting,
+}
+
+impl Known {
+    const ASKED: u8 = 1;
+    const CALLER: u8 = 3;
+
+    /// A request has come.
+    pub fn asked(&self) {
+        self.what.fetch_or(Self::ASKED, Ordering::Relaxed);
+    }
+
+    /// A request has come.
+    pub fn is_asked(&self) -> bool {
+        self.what.load(Ordering::Relaxed) != 0
+    }
+
+    /// A caller was let in.
+    pub fn is_a_callers(&self) -> bool {
+        self.what.load(Ordering::Relaxed) == Self::CALLER
+    }
+
+    /// One was let in.
+    pub fn let_in(&self) {
+        self.what.fetch_or(Self::CALLER, Ordering::Relaxed);
+    }
+}

@@ -152,7 +152,7 @@ impl From<IngressError> for Failure {
                 }
             }),
             IngressError::KeyNotTaken { .. } => failure
-                .hint("--as-owner shows this installation's owner key; whose keys are listed, the guest's spec says"),
+                .hint("--as-owner shows this installation's owner key, which `coffer owner show` prints; whose keys are listed, the guest's spec says"),
             IngressError::Stream { source: StreamError::Refused(StreamRefusal::PortClosed), .. } => {
                 failure.hint("nothing listens on that port inside the guest, at its loopback address")
             }

@@ -15,7 +15,7 @@ use tonic::{Response, transport::Channel};
 
 use crate::{
     ALPN_ADMIN, ANSWER_LIMIT,
-    error::{ClientError, admin_call, not_admitted},
+    error::{ClientError, admin_call},
     kbs::admin::v1::{self, admin_client},
     listed::Listed,
     profile::AdminProfile,
@@ -60,9 +60,14 @@ impl AdminClient {
             error => error,
         };
         let channel = match connect_listed(dial(&profile.address).await?, &tls).await {
-            // Its word for a key that it does not know may have got lost, or it stops just now: then nobody answers any more.
+            // It stops just now, or its line is bad: its word for a key that it does not know arrives.
             Err(ConnectError::HungUp(_)) => match connect_listed(dial(&profile.address).await?, &tls).await {
-                Err(ConnectError::HungUp(_)) => return Err(not_admitted()),
+                Err(ConnectError::HungUp(error)) => {
+                    let cause = format!(
+                        "it ended the connection twice without a word: the line to it, or it does not know this key: {error}"
+                    );
+                    return Err(ClientError::Unreachable { cause });
+                }
                 again => again.map_err(told)?.0,
             },
             first => first.map_err(told)?.0,

@@ -164,7 +164,7 @@ impl From<ConnectError> for ClientError {
 }
 
 /// The broker takes no key of this end.
-pub(crate) fn not_admitted() -> ClientError {
+fn not_admitted() -> ClientError {
     refused_in_tls("key-not-admitted")
 }
 

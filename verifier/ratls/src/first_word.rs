@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connect_error::ConnectError;
@@ -46,14 +47,26 @@ pub(crate) fn no_word(read: io::Result<()>) -> ConnectError {
     match read {
         // An end without TLS's own word for it is an error.
         Ok(()) => ConnectError::NoPlace,
-        Err(error) if is_alert(&error) => ConnectError::KeyNotTaken(error),
+        Err(error) if is_about_our_key(&error) => ConnectError::KeyNotTaken(error),
         Err(error) => ConnectError::HungUp(error),
     }
 }
 
-fn is_alert(error: &io::Error) -> bool {
+/// The peer's own word on a certificate that it looked at. Others it says of bytes that somebody between bent, and of itself.
+fn is_about_our_key(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(inner, Some(rustls::Error::AlertReceived(_)))
+    let Some(rustls::Error::AlertReceived(alert)) = inner else { return false };
+    matches!(
+        alert,
+        AlertDescription::AccessDenied
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate
+    )
 }
 
 impl Heard {
@@ -130,7 +143,6 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Listening<IO> {
 
 #[cfg(test)]
 mod tests {
-    use rustls::AlertDescription;
     use tokio::io::AsyncReadExt as _;
     use tonic::Status;
 
@@ -158,9 +170,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_read_first_says_why_a_call_failed() {
-        let alert = rustls::Error::AlertReceived(AlertDescription::AccessDenied);
-        let alert = || io::Error::new(io::ErrorKind::InvalidData, alert.clone());
-        assert!(matches!(explained(Err(alert()), call()).await, ConnectError::KeyNotTaken(_)));
+        let alert = |alert| io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert));
+        for of_our_key in [AlertDescription::AccessDenied, AlertDescription::CertificateUnknown] {
+            assert!(matches!(explained(Err(alert(of_our_key)), call()).await, ConnectError::KeyNotTaken(_)));
+        }
+        // Whoever carries the bytes can have the peer say these.
+        for of_bent_bytes in
+            [AlertDescription::BadRecordMac, AlertDescription::DecodeError, AlertDescription::DecryptError]
+        {
+            assert!(matches!(explained(Err(alert(of_bent_bytes)), call()).await, ConnectError::HungUp(_)));
+        }
         assert!(matches!(explained(Ok(b""), call()).await, ConnectError::NoPlace));
         let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
         assert!(matches!(explained(Err(reset()), call()).await, ConnectError::HungUp(_)));

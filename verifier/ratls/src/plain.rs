@@ -23,10 +23,10 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, rustls::server::Acceptor, server::TlsStream};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::{provider::provider, tls::TlsConfigError};
+use crate::{places::PATIENCE, provider::provider, tls::TlsConfigError};
 
 /// The one protocol that is agreed on by name; a client that names none speaks what the workload speaks.
 const HTTP: &[u8] = b"http/1.1";
@@ -147,8 +147,14 @@ impl PlainTls {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let accepted = timeout(patience, TlsAcceptor::from(self.config.clone()).accept(stream)).await;
-        accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        let accepted = async {
+            // Whoever says nothing at all is not waited for as long as who is slow.
+            let hello = timeout(PATIENCE, hello).await.map_err(late)??;
+            hello.into_stream(self.config.clone()).await
+        };
+        timeout(patience, accepted).await.map_err(late)?
     }
 }
 

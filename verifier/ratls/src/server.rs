@@ -11,7 +11,7 @@ use std::{
 
 use coffer_verifier::abi::SpkiDigest;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
 };
@@ -354,7 +354,9 @@ async fn accept<I, IO>(
                         let Some(place) = keys.take(*connection.state.peer_spki(), &connection.state) else {
                             closed.one_more();
                             // In order, which tells it from a key that is none of the listed ones.
-                            return last_word::arrives(connection.stream).await;
+                            // Not waited for on a stranger's place: a key that has all of its own would keep strangers out.
+                            let _ = tokio::time::timeout(PATIENCE, connection.stream.shutdown()).await;
+                            return;
                         };
                         connection.of_key = Some(place);
                         connection.state.settle();

@@ -3,13 +3,13 @@
 //! Never: leaves out, as a test, what gives a value to a rule that decides: its author would be told by every test that it counts.
 
 use crate::{
-    File, PolicyError, bounds,
-    bounds::on_large_stack,
-    syntax::{self, Part, first_name, parts, refr},
+    File, PolicyError,
+    bounds::{self, on_large_stack},
+    syntax::{self, first_name, refr},
 };
 
 /// True for the name of a file of unit tests, as `opa test` has it.
-pub fn is_test_file(name: &str) -> bool {
+pub(crate) fn is_test_file(name: &str) -> bool {
     name.ends_with("_test.rego")
 }
 
@@ -27,7 +27,7 @@ pub fn deciding(name: &str, files: &[File]) -> Result<Vec<File>, PolicyError> {
 }
 
 fn apart(tests: &[File], deciding: &[File]) -> Result<(), PolicyError> {
-    // What does not parse is said where it is read for what it is.
+    // What does not parse is said where it is read for what it is: a policy is refused, and no test of such a file is ever asked.
     let mut places: Vec<Vec<String>> = Vec::new();
     for module in deciding.iter().filter_map(|file| bounds::module(file).ok()) {
         let package = syntax::package(&module);
@@ -39,12 +39,8 @@ fn apart(tests: &[File], deciding: &[File]) -> Result<(), PolicyError> {
         let Ok(module) = bounds::module(file) else { continue };
         let package = syntax::package(&module);
         for rule in &module.policy {
-            let head = refr(rule);
-            let path = package.iter().cloned().map(Some).chain([Some(first_name(head))]);
-            let path: Vec<Part> = path.chain(parts(head).1).collect();
-            let meets =
-                |place: &Vec<String>| path.iter().zip(place).all(|(at, part)| at.as_ref().is_none_or(|at| at == part));
-            if let Some(place) = places.iter().find(|place| meets(place)) {
+            let given = places.iter().find(|place| syntax::gives(&package, refr(rule), place));
+            if let Some(place) = given {
                 return Err(PolicyError::InTest {
                     name: file.name.clone(),
                     line: rule.span().line,
@@ -69,11 +65,10 @@ mod tests {
             "package p\n\nallow := true",
             "package p\n\nours := true",
             "package p\n\nallow.x := 1",
-            "package above\n\nok := 1",
+            "package p\n\nours[\"a\"] := 1",
             "package p.deny\n\nx := 1",
         ] {
-            let text = text.replace("package above\n\nok", "package p\n\nours[\"a\"]");
-            let Err(PolicyError::InTest { name, line: 3, .. }) = with(&text) else { panic!("{text}") };
+            let Err(PolicyError::InTest { name, line: 3, .. }) = with(text) else { panic!("{text}") };
             assert_eq!(name, "p_test.rego");
         }
         for text in [

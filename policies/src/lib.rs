@@ -40,7 +40,7 @@ pub use bundle::{
     BUNDLE_FILES, BUNDLE_LIMIT, Bundle, BundleError, BundleKey, BundleTrust, Endorsement, KeyError, SignatureError,
     UNPACKED_LIMIT,
 };
-pub use deciding::{deciding, is_test_file};
+pub use deciding::deciding;
 pub use digest::files_digest;
 pub use engine::{INPUT_LIMIT, POLICY_LIMIT};
 pub use error::PolicyError;

@@ -113,10 +113,19 @@ fn lint_here(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Ve
                 Err(error) => findings.push(of_error(&error)),
             }
         }
-        // What is no Rego may hold what the others ask for.
-        let known = (parsed.len() == files.len()).then(|| Known::of(&modules, data));
-        for (file, module) in parsed.iter().zip(&modules) {
-            Lint { file, known: known.as_ref(), findings: &mut findings }.module(module);
+        let all = || parsed.iter().zip(&modules);
+        // What tests make up is there for tests alone.
+        let deciding: Vec<&Module> =
+            all().filter(|(file, _)| !is_test_file(&file.name)).map(|(_, module)| module).collect();
+        let [known, with_tests] = [Known::of(&deciding, data), Known::of(&modules.iter().collect::<Vec<_>>(), data)];
+        for (file, module) in all() {
+            let known = if is_test_file(&file.name) { &with_tests } else { &known };
+            // What is no Rego may hold what the others ask for.
+            let known = (parsed.len() == files.len()).then_some(known);
+            let decides = deciding
+                .iter()
+                .any(|other| syntax::package(other) == syntax::package(module) && has_rule(other, "allow"));
+            Lint { file, known, decides, findings: &mut findings }.module(module);
         }
         if parsed.len() < files.len() {
             // What they call may stand in those.
@@ -129,6 +138,10 @@ fn lint_here(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Ve
     }
     findings.extend(whole(name, files, data).err().map(|error| of_error(&error)));
     sorted(findings)
+}
+
+fn has_rule(module: &Module, name: &str) -> bool {
+    module.policy.iter().any(|rule| syntax::first_name(syntax::refr(rule)) == name)
 }
 
 fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
@@ -175,6 +188,8 @@ fn of_error(error: &PolicyError) -> Finding {
 struct Lint<'a> {
     file: &'a File,
     known: Option<&'a Known<'a>>,
+    /// Its package is the one that decides.
+    decides: bool,
     findings: &'a mut Vec<Finding>,
 }
 
@@ -271,7 +286,7 @@ impl Lint<'_> {
             }
             Rule::Spec { head: RuleHead::Func { .. }, .. } => false,
         };
-        if syntax::first_name(head) == "deny" && !is_set {
+        if self.decides && syntax::first_name(head) == "deny" && !is_set {
             let (span, message) =
                 (head.span(), "`deny` is no set, and then everything is refused: write `deny contains message if …`");
             self.say((span.line, span.col), "deny-no-set", message.to_owned());

@@ -314,14 +314,7 @@ fn alone(modules: &[Module], data: Option<&serde_json::Value>, deciding: &str) -
             if package.starts_with(&place) {
                 return Err(format!("package {} stands where rule {shown} does", package.join(".")));
             }
-            // A rule of a package above: `t.deny contains …` in package a says something of a.t.deny.
-            let into = |head: &regorus::unstable::Expr| {
-                let path = package.iter().cloned().map(Some).chain([Some(syntax::first_name(head))]);
-                let path: Vec<syntax::Part> = path.chain(syntax::parts(head).1).collect();
-                let meets = |(at, part): (&syntax::Part, &String)| at.as_ref().is_none_or(|at| at == part);
-                path.iter().zip(&place).all(meets)
-            };
-            if package != own && module.policy.iter().any(|rule| into(syntax::refr(rule))) {
+            if package != own && module.policy.iter().any(|rule| syntax::gives(&package, syntax::refr(rule), &place)) {
                 return Err(format!("a rule of package {} gives a value to {shown}", package.join(".")));
             }
         }

@@ -1,5 +1,7 @@
 //! Runs the `test_…` rules of Rego files over a policy: each must be true. What `opa test` calls a test is one here.
 
+use std::collections::BTreeMap;
+
 use regorus::{Value, unstable::Module};
 
 use crate::{
@@ -49,10 +51,13 @@ fn run_here(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Res
     if outcomes.is_empty() {
         return Err(PolicyError::NoTests { name: name.into() });
     }
-    let names: Vec<String> = outcomes.iter().map(|one| one.name.clone()).collect();
+    let mut so_called = BTreeMap::<String, u32>::new();
+    for outcome in &outcomes {
+        *so_called.entry(outcome.name.clone()).or_default() += 1;
+    }
     for outcome in &mut outcomes {
         // Asked by its name, one that holds would answer for the other.
-        if names.iter().filter(|name| **name == outcome.name).count() > 1 {
+        if so_called.get(&outcome.name).is_some_and(|count| *count > 1) {
             outcome.error = Some("more than one test is called so: give each a name of its own".to_owned());
             continue;
         }

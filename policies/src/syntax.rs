@@ -108,6 +108,13 @@ pub(crate) fn first_name(refr: &Expr) -> String {
     root(refr).span().text().to_owned()
 }
 
+/// Whether a rule of a package gives a value to what stands at a place, above it or below: `t.deny contains …` in package a says
+/// something of a.t.deny.
+pub(crate) fn gives(package: &[String], head: &Expr, place: &[String]) -> bool {
+    let path = package.iter().cloned().map(Some).chain([Some(first_name(head))]).chain(parts(head).1);
+    path.zip(place).all(|(at, part): (Part, &String)| at.is_none_or(|at| at == *part))
+}
+
 /// The names that a pattern gives.
 pub(crate) fn bind(pattern: &Expr, scope: &mut BTreeSet<String>) {
     match pattern {

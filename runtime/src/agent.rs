@@ -106,9 +106,9 @@ pub fn of_status(status: &tonic::Status) -> Failure {
     let failure = Failure::new(class_of(status), words);
     // Where it stands behind what is shown, too.
     let Some((code, id)) = denial(status.message()) else {
-        let failure = Failure { reason: reason(status).or_else(|| owners_word(status.message())), ..failure };
-        let word = failure.reason.as_ref().map(|reason| reason.code.as_str());
-        let hint = of_owners(status.message()).or_else(|| word.and_then(of_sealing));
+        let given = reason(status);
+        let hint = of_owners(status.message()).or_else(|| of_sealing(&given.as_ref()?.code));
+        let failure = Failure { reason: given.or_else(|| lone_word(status.message())), ..failure };
         return match hint.or_else(|| of_broker(status.message())) {
             Some(hint) => failure.hint(hint),
             None => silent(status, failure),
@@ -180,7 +180,7 @@ fn reason(status: &tonic::Status) -> Option<Reason> {
 }
 
 /// The word of a refusal that is a word and no more, or begins with one about owners.
-fn owners_word(message: &str) -> Option<Reason> {
+fn lone_word(message: &str) -> Option<Reason> {
     let code = match message.split_once(':') {
         Some(("owner-not-listed", _)) => "owner-not-listed",
         Some(("owner-may-not", act)) if is_word(act) => message,

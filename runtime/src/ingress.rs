@@ -138,6 +138,9 @@ impl From<IngressError> for Failure {
                 "it looks like a port published with /tls, which is for browsers and shows no evidence: `coffer connect` takes one that \
                  is published with /ra-tls",
             ),
+            IngressError::Connect { source: ConnectError::NoPlace, .. } => {
+                failure.hint("all connections that one key may have there are open: end one, or come again")
+            }
             IngressError::Connect { source, .. } => failure.hint(match source.foreign() {
                 Some(Foreign::NoTls) => "what answers there speaks no TLS: it is another port than one published with /ra-tls",
                 Some(Foreign::Silent) => {

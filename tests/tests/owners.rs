@@ -75,7 +75,7 @@ fn without_a_broker_a_list_adds_until_the_box_ends() -> Result<()> {
     says(&world.coffer(&["--json", "owner", "push", ALLOW, "box", &by_other])?, 5, &["owner-list-not-signed"])?;
     says(&exec()?, 125, &["owner-may-not:exec"])?;
 
-    says(&world.coffer(&["owner", "push", ALLOW, "box", &third])?, 0, &["list 3"])?;
+    says(&world.coffer(&["owner", "push", ALLOW, "box", &third])?, 0, &["list 3", "only adds"])?;
     says(&exec()?, 0, &["inside"])?;
     // The next one stands in its place, beside the spec's.
     says(&world.coffer(&["owner", "push", ALLOW, "box", &fourth])?, 0, &["list 4"])?;

@@ -17,7 +17,7 @@ pub(super) struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    pub(super) fn of(modules: &[Module], data: Option<&'a Value>) -> Self {
+    pub(super) fn of(modules: &[&Module], data: Option<&'a Value>) -> Self {
         let rules = |module: &Module| module.policy.iter().map(|rule| first_name(refr(rule))).collect();
         Self { packages: modules.iter().map(|module| (syntax::package(module), rules(module))).collect(), data }
     }

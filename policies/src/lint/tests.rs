@@ -114,6 +114,22 @@ fn what_data_holds_is_found_and_what_it_does_not_is_named_with_what_is_there() {
 }
 
 #[test]
+fn what_tests_make_up_is_there_for_tests_alone_and_a_deny_elsewhere_is_nobodys() {
+    let files = [
+        File::new("p.rego", "package p\nimport data.lib\nallow if data.lists.bad == lib.deny(1)"),
+        File::new("lib.rego", "package lib\ndeny(x) := x"),
+        File::new("lists_test.rego", "package lists\nbad := 1"),
+        File::new(
+            "p_test.rego",
+            "package p_test\nimport data.lists\nimport data.p\ntest_a if p.allow == (lists.bad == 1)",
+        ),
+    ];
+    let all = lint("p", &files, None).unwrap();
+    let found: Vec<_> = all.iter().map(|one| (one.file.as_str(), one.line, one.code)).collect();
+    assert_eq!(found, [("p.rego", 3, "unknown-data")], "{all:?}");
+}
+
+#[test]
 fn a_file_that_is_no_rego_hides_nothing_of_the_others() {
     let files = [
         File::new("a.rego", "package a\nallow if {"),

@@ -11,7 +11,10 @@ use std::time::Duration;
 use coffer_guest_proto::event::EventReader;
 use coffer_guest_proto::{Event, Phase};
 use coffer_verifier::abi::message::{REQUEST_FRAME, decode_request};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, copy_buf, sink};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+    copy_buf, sink,
+};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_io_timeout::TimeoutStream;
@@ -146,21 +149,35 @@ where
     let (from_guest, mut to_guest) = tokio::io::split(Box::pin(guest));
     let (mut from_client, mut from_guest) =
         (BufReader::with_capacity(PIECE, from_client), BufReader::with_capacity(PIECE, from_guest));
-    // A broken line is the client's or the guest's business; both notice. What the guest said before it broke is still handed on.
-    let mut there = pin!(async {
-        if copy_buf(&mut from_client, &mut to_guest).await.is_ok() {
-            let _ = to_guest.shutdown().await;
-        }
-        // Read to its end: what is left unread when a socket closes takes along what its peer has not read yet.
-        let _ = copy_buf(&mut from_client, &mut sink()).await;
-    });
+    let mut there = pin!(hand_on(&mut from_client, &mut to_guest));
+    // What the guest said before its line broke is still handed on.
     let mut back = pin!(async {
         let _ = copy_buf(&mut from_guest, &mut to_client).await;
         let _ = to_client.shutdown().await;
     });
     tokio::select! {
-        () = &mut there => back.await,
+        handed = &mut there => if handed.is_ok() { back.await },
         () = &mut back => drop(tokio::time::timeout(patience.parting, there).await),
+    }
+}
+
+/// All that a client says, to its end; what its guest does not take any more is read all the same: what is left unread when a socket
+/// closes takes along what its peer has not read yet.
+///
+/// # Errors
+/// The client's line broke: it takes nothing more either, and the guest is to hear of it, who may have nothing to say.
+async fn hand_on(from: &mut (impl AsyncBufRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+    loop {
+        let bytes = from.fill_buf().await?;
+        if bytes.is_empty() {
+            let _ = to.shutdown().await;
+            return Ok(());
+        }
+        if to.write_all(bytes).await.is_err() {
+            return copy_buf(from, &mut sink()).await.map(drop);
+        }
+        let taken = bytes.len();
+        from.consume(taken);
     }
 }
 

@@ -78,10 +78,11 @@ pub enum Foreign {
 }
 
 impl ConnectError {
-    /// What the peer does instead, where there was no handshake with it.
+    /// What the peer does instead, where it came to no word of its own.
     pub fn foreign(&self) -> Option<Foreign> {
         match self {
             Self::Timeout(_) => Some(Foreign::Silent),
+            Self::HungUp(_) => Some(Foreign::HungUp),
             Self::Handshake(_) if self.alert().is_some() => Some(Foreign::Refuses),
             Self::Handshake(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
                 Some(rustls::Error::InvalidMessage(_)) => Some(Foreign::NoTls),
@@ -117,6 +118,7 @@ mod tests {
             (ConnectError::Handshake(io::ErrorKind::UnexpectedEof.into()), Some(Foreign::HungUp)),
             (ConnectError::Handshake(io::Error::new(io::ErrorKind::UnexpectedEof, "eof")), Some(Foreign::HungUp)),
             (ConnectError::Timeout(Duration::ZERO), Some(Foreign::Silent)),
+            (ConnectError::HungUp(io::ErrorKind::ConnectionReset.into()), Some(Foreign::HungUp)),
             (ConnectError::NoPlace, None),
         ];
         for (error, foreign) in cases {

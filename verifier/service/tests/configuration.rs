@@ -26,6 +26,8 @@ fn every_mistake_is_named_at_once() {
         file.issuer = Some("http://a".into());
         file.endorsements = vec!["gate.rego".into()];
         file.api_keys.push(KeyEntry { name: "a b".into(), sha256: "00".repeat(32) });
+        let of_nothing = hex::encode(<sha2::Sha256 as sha2::Digest>::digest([]));
+        file.api_keys.push(KeyEntry { name: "unset".into(), sha256: of_nothing });
         file.limits.requests = 0;
         for name in ["strict", "Strict", "default-floor", "azure-cvm", "lab+snp"] {
             file.policies.insert(name.into(), PolicyEntry::default());
@@ -48,6 +50,7 @@ fn every_mistake_is_named_at_once() {
         ("endorsements (gate.rego): ", "a text where a certificate or a list is due"),
         ("api_keys[1].name ", "without spaces"),
         ("api_keys[1].sha256: ", "64 hexadecimal digits"),
+        ("api_keys[2].sha256 ", "is that of nothing"),
         ("limits.requests is 0", "1 to 10000"),
         ("policies.strict ", "call it otherwise"),
         ("policies.Strict ", "call it otherwise"),
@@ -65,7 +68,7 @@ fn every_mistake_is_named_at_once() {
         let named = |one: &&String| one.starts_with(field) && (one.contains(word) || word == "ab");
         assert_eq!(found.iter().filter(named).count(), 1, "{field}{word}: {found:#?}");
     }
-    assert_eq!(found.len(), 19, "{found:#?}");
+    assert_eq!(found.len(), 20, "{found:#?}");
 }
 
 #[test]

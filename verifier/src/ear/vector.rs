@@ -286,6 +286,12 @@ mod tests {
     #[test]
     fn the_status_is_the_tier_of_the_worst() {
         for (value, status) in [
+            (i8::MIN, Status::Contraindicated),
+            (-97, Status::Contraindicated),
+            (-96, Status::Warning),
+            (-33, Status::Warning),
+            (-32, Status::Affirming),
+            (-2, Status::Affirming),
             (-1, Status::None),
             (1, Status::None),
             (2, Status::Affirming),

@@ -103,6 +103,23 @@ async fn the_relay_copies_bytes_and_remembers_why_it_could_not() {
 }
 
 #[tokio::test]
+async fn a_client_whose_line_breaks_is_heard_of_by_a_guest_that_has_nothing_to_say() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (here, _) = listener.accept().await.unwrap();
+    let (guest, mut inside) = UnixStream::pair().unwrap();
+    let leading = tokio::spawn(lead(here, guest, PATIENCE));
+    client.write_all(b"asks").await.unwrap();
+    inside.read_exact(&mut [0; 4]).await.unwrap();
+    client.set_zero_linger().unwrap();
+    drop(client);
+    // It never closes its own side.
+    let heard = tokio::time::timeout(LONG, inside.read(&mut [0])).await.expect("the guest does not hear of it");
+    assert_eq!(heard.unwrap_or(0), 0);
+    tokio::time::timeout(LONG, leading).await.expect("its place is kept").unwrap();
+}
+
+#[tokio::test]
 async fn who_keeps_a_line_that_the_guest_hung_up_on_does_not_keep_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let broker = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -19,6 +19,7 @@ pub struct Known {
 impl Known {
     const ASKED: u8 = 1;
     const CALLER: u8 = 3;
+    const GAVE_WAY: u8 = 4;
 
     /// A request has come.
     pub fn asked(&self) {
@@ -27,12 +28,18 @@ impl Known {
 
     /// A request has come.
     pub fn is_asked(&self) -> bool {
-        self.what.load(Ordering::Relaxed) != 0
+        self.what.load(Ordering::Relaxed) & Self::ASKED != 0
     }
 
     /// A caller was let in.
     pub fn is_a_callers(&self) -> bool {
-        self.what.load(Ordering::Relaxed) == Self::CALLER
+        self.what.load(Ordering::Relaxed) & Self::CALLER == Self::CALLER
+    }
+
+    /// Takes its place, unless a caller was let in: whether it has to go.
+    pub fn gives_way(&self) -> bool {
+        let unless_a_callers = |what| (what & Self::CALLER != Self::CALLER).then_some(what | Self::GAVE_WAY);
+        self.what.fetch_update(Ordering::Relaxed, Ordering::Relaxed, unless_a_callers).is_ok()
     }
 
     /// One was let in.

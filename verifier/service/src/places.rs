@@ -18,8 +18,8 @@ use crate::known::Known;
 
 /// Of the local socket, beside those of the network: strangers there keep this machine's own out of nothing.
 const LOCAL: usize = 64;
-/// How long the one that gives way may take.
-const MOMENT: Duration = Duration::from_millis(200);
+/// How long the one that gives way may take: it has nothing to do but to be dropped.
+const MOMENT: Duration = Duration::from_secs(5);
 
 /// All places.
 pub struct Places {
@@ -39,7 +39,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Ends when it has to be given up.
+    /// Ends when it has to be given up, which a caller's does not.
     pub async fn is_wanted(&mut self) {
         if (&mut self.way).await.is_err() {
             std::future::pending::<()>().await;
@@ -64,7 +64,7 @@ impl Places {
         let held = if let Ok(held) = Arc::clone(&self.free).try_acquire_owned() {
             held
         } else {
-            self.oldest_stranger()?.send(()).ok();
+            self.oldest_stranger_goes()?;
             timeout(MOMENT, Arc::clone(&self.free).acquire_owned()).await.ok()?.ok()?
         };
         let (gives_way, way) = oneshot::channel();
@@ -82,14 +82,15 @@ impl Places {
         Arc::clone(&self.local).try_acquire_owned().ok()
     }
 
-    fn oldest_stranger(&self) -> Option<oneshot::Sender<()>> {
+    /// None where there is no stranger.
+    fn oldest_stranger_goes(&self) -> Option<()> {
         let mut strangers = self.strangers();
-        while let Some(first) = strangers.pop_front() {
-            if is_stranger(&first) {
-                return Some(first.1);
+        loop {
+            let (known, way) = strangers.pop_front()?;
+            if known.gives_way() && way.send(()).is_ok() {
+                return Some(());
             }
         }
-        None
     }
 
     fn strangers(&self) -> std::sync::MutexGuard<'_, VecDeque<(Known, oneshot::Sender<()>)>> {
@@ -122,8 +123,14 @@ mod tests {
         let next = coming.await.unwrap().expect("there is a place");
         next.known.let_in();
         assert!(places.take().await.is_none(), "all are callers'");
-        drop(caller);
-        assert!(places.take().await.is_some());
+        drop((caller, next));
+        // Whoever is let in before it is asked for its place keeps it, and the next one goes.
+        let mut late = places.take().await.expect("there is a place");
+        let mut stranger = places.take().await.expect("there is a place");
+        late.known.let_in();
+        places.oldest_stranger_goes().expect("there is a stranger");
+        stranger.is_wanted().await;
+        assert!(timeout(Duration::from_millis(50), late.is_wanted()).await.is_err());
     }
 
     #[tokio::test]

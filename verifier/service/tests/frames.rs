@@ -199,8 +199,18 @@ fn h2_frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
 }
 
-/// Asks what everybody may ask, and then sends what has to be read over, without a pause: the frames that came until it was hung up on.
-fn flood(address: &str) -> Vec<u8> {
+/// One more frame, if there is one: its kind. What is in it is read over.
+fn come(reading: &mut std::net::TcpStream) -> Option<u8> {
+    let mut head = [0; 9];
+    reading.read_exact(&mut head).ok()?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    std::io::copy(&mut reading.take(length.into()), &mut std::io::sink()).ok()?;
+    Some(head[3])
+}
+
+/// Asks what everybody may ask, and once all have their answers sends what has to be read over, without a pause, until it is hung up on.
+fn flood(address: &str, all: &std::sync::Barrier) {
+    const HEADERS: u8 = 1;
     let mut line = std::net::TcpStream::connect(address).unwrap();
     // GET /healthz, in HPACK's static table (RFC 7541, appendix A).
     let path = b"/healthz";
@@ -211,6 +221,9 @@ fn flood(address: &str) -> Vec<u8> {
     reading.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     // Frames of no known kind (RFC 9113 §5.5).
     let frames = h2_frame(0xFF, 0, 0, &[]).repeat(50_000);
+    let answered = std::iter::from_fn(|| come(&mut reading)).any(|kind| kind == HEADERS);
+    all.wait();
+    assert!(answered);
     let begun = Instant::now();
     let flooding =
         std::thread::spawn(
@@ -218,31 +231,23 @@ fn flood(address: &str) -> Vec<u8> {
                 while begun.elapsed() < Duration::from_secs(40) && line.write_all(&frames).is_ok() {}
             },
         );
-    let mut kinds = Vec::new();
-    let mut head = [0; 9];
-    while reading.read_exact(&mut head).is_ok() {
-        kinds.push(head[3]);
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        std::io::copy(&mut (&mut reading).take(length.into()), &mut std::io::sink()).unwrap();
-    }
+    let kinds: Vec<u8> = std::iter::from_fn(|| come(&mut reading)).collect();
     // Due after 3 seconds (it is told to come to its end, if it reads that far) and after 5 (it does not).
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}: {kinds:?}", begun.elapsed());
     flooding.join().unwrap();
-    kinds
 }
 
 #[test]
 fn strangers_who_never_pause_are_hung_up_on_as_one_who_does() {
-    const HEADERS: u8 = 1;
+    const FLOODS: usize = 6;
     let folder = tempfile::tempdir().unwrap();
     let served = Served::with(folder.path(), |file| {
         file.limits.head_seconds = 1;
         file.limits.request_seconds = 1;
     });
+    let all = std::sync::Barrier::new(FLOODS);
     std::thread::scope(|scope| {
-        let floods: Vec<_> = (0..6).map(|_| scope.spawn(|| flood(&served.address))).collect();
-        for kinds in floods.into_iter().map(|flood| flood.join().unwrap()) {
-            assert!(kinds.contains(&HEADERS), "answered, and hung up on: {kinds:?}");
-        }
+        let floods = [(); FLOODS].map(|()| scope.spawn(|| flood(&served.address, &all)));
+        floods.into_iter().for_each(|flood| flood.join().unwrap());
     });
 }

@@ -310,7 +310,7 @@ async fn open_owner_port(agent: &Arc<Agent>, ports: &Ports, processor: SharedPro
         .await
         .or_fail(Code::Internal, "make an identity")??;
     serve::owner_port(agent, ports, &identity, attester.clone(), processor.clone())?;
-    let plain = ingress::open(agent.document.spec(), ports, &identity, &attester, &agent.logs)?;
+    let plain = ingress::open(agent.document.spec(), ports, &identity, &attester, (&agent.logs, &agent.ending))?;
     peers::open(agent.document.spec(), agent.places.host, &attester, &agent.logs).await?;
     let guest = OwnGuest { agent: agent.clone(), processor: processor.clone(), attester: attester.clone() };
     workload_api::open(&agent.places.sockets, guest).or_fail(Code::Internal, "open the workload's socket")?;

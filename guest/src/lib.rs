@@ -15,6 +15,7 @@ pub mod broker;
 pub mod card;
 pub mod clock;
 pub mod container;
+pub mod ending;
 pub mod events;
 pub mod failure;
 mod farewell;

@@ -46,8 +46,12 @@ impl Control for ControlService {
     async fn signal(&self, request: Request<SignalRequest>) -> Result<Response<SignalResponse>, Status> {
         let number = request::signal(*request.get_ref())?;
         let spec = self.agent.document.spec();
-        self.door.admit(request.extensions(), &self.agent, Act::of_signal(number, spec.process.stop_signal))?;
+        let act = Act::of_signal(number, spec.process.stop_signal);
+        self.door.admit(request.extensions(), &self.agent, act)?;
         let workload = self.agent.workload().ok_or_else(|| Status::failed_precondition("workload-not-running"))?;
+        if act == Act::Stop {
+            self.agent.ending.is_told();
+        }
         workload.signal(number).map_err(|_| Status::failed_precondition("workload-not-running"))?;
         Ok(Response::new(SignalResponse {}))
     }

@@ -35,7 +35,7 @@ use super::{
 /// How long a call waits.
 #[derive(Clone, Copy)]
 struct Patience {
-    /// For a turn: longer than one who is slow on purpose can hold it.
+    /// For a turn: longer than one who is slow on purpose can hold it. Whoever comes more seldom than they is next.
     turn: Duration,
     /// For its message.
     message: Duration,
@@ -193,8 +193,8 @@ where
             let mut turn = match turns {
                 None => None,
                 Some(turns) => match timeout(patience.turn, turns.take(caller)).await {
-                    Ok(Some(turn)) => Some(turn),
-                    _ => return Ok(Status::resource_exhausted("busy").into_http()),
+                    Ok(turn) => Some(turn),
+                    Err(_) => return Ok(Status::resource_exhausted("busy").into_http()),
                 },
             };
             // A start holds its turn until it has come, and no longer.

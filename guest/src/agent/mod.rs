@@ -38,6 +38,7 @@ pub use shares::Shares;
 
 use crate::{
     broker::questions::Questions,
+    ending::Ending,
     events::Events,
     lines::Ways,
     log_ring::LogRing,
@@ -98,6 +99,8 @@ pub struct Agent {
     pub questions: Arc<Questions>,
     /// What was said in the output already.
     pub said: Said,
+    /// Whether the workload was told to end.
+    pub ending: Ending,
     /// Asks the key broker again, if it has a part in this guest.
     pub refresher: OnceLock<Refresher>,
     workload: Mutex<Option<Ways>>,
@@ -124,6 +127,7 @@ impl Agent {
             readers,
             questions: Arc::default(),
             said: Said::default(),
+            ending: Ending::default(),
             refresher: OnceLock::new(),
             workload: Mutex::default(),
             stop: watch::Sender::new(None),
@@ -163,6 +167,7 @@ impl Agent {
     }
 
     fn order_stop(&self, order: StopOrder) {
+        self.ending.is_told();
         self.stop.send_replace(Some(order));
     }
 }

@@ -16,9 +16,13 @@ use coffer_spec::Name;
 use tokio::{io::copy_bidirectional_with_sizes, sync::Semaphore, time::timeout};
 use tokio_stream::StreamExt as _;
 
-use super::{loopback::connect, room::Room};
+use super::{
+    loopback::{Workload, connect},
+    room::Room,
+};
 use crate::{
     broker::questions::again,
+    ending::Ending,
     failure::{Code, Failure, OrFail},
     host::Incoming,
 };
@@ -60,34 +64,33 @@ pub struct Certified {
 }
 
 impl Certified {
-    /// Without a certificate yet.
+    /// Without a certificate yet. Of clients whose handshake is not done there may be so many.
     ///
     /// # Errors
     /// `internal`.
-    pub fn new(port: u16, profile: &Name) -> Result<Self, Failure> {
-        let tls = PlainTls::new().or_fail(Code::Internal, "configure TLS")?;
+    pub fn new(port: u16, profile: &Name, strangers: usize) -> Result<Self, Failure> {
+        let tls = PlainTls::new(strangers).or_fail(Code::Internal, "configure TLS")?;
         Ok(Self { port, profile: profile.clone(), tls })
     }
 
     /// Takes clients, as many at once as `limits` say, and no more than `room` has.
-    pub async fn serve(self: Arc<Self>, mut incoming: Incoming, limits: ServeLimits, room: Arc<Room>) {
+    pub async fn serve(self: Arc<Self>, mut incoming: Incoming, limits: ServeLimits, room: Arc<Room>, ending: Ending) {
         let places = Arc::new(Semaphore::new(limits.connections));
         while let Some(next) = incoming.next().await {
             let Ok(stream) = next else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            // Whoever finds none comes again.
-            let Ok(place) = places.clone().try_acquire_owned() else { continue };
-            let (own, room) = (self.clone(), room.clone());
+            let (own, room, places, ending) = (self.clone(), room.clone(), places.clone(), ending.clone());
             tokio::spawn(async move {
                 if let Ok(client) = own.tls.accept(stream, limits.handshake).await
+                    // Whoever finds none comes again.
+                    && let Ok(_place) = places.try_acquire()
                     && let Some(_stream) = room.take()
-                    && let Ok(workload) = connect(own.port).await
+                    && let Ok(workload) = connect(own.port, &ending).await
                 {
                     lead(client, workload).await;
                 }
-                drop(place);
             });
         }
     }
@@ -108,12 +111,9 @@ impl Certified {
 }
 
 /// A break on one side is a reset on the other: a workload takes no half of a request for a whole one.
-async fn lead(
-    mut client: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    mut workload: tokio::net::TcpStream,
-) {
+async fn lead(mut client: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, mut workload: Workload) {
     if copy_bidirectional_with_sizes(&mut client, &mut workload, PIECE, PIECE).await.is_err() {
-        let _ = workload.set_zero_linger();
+        workload.break_off();
     }
 }
 

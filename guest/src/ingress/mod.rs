@@ -19,12 +19,14 @@ use coffer_ratls::{
 use coffer_rim::sys::heap::keep_freed;
 use coffer_spec::{Ingress, IngressClients, WorkloadSpec};
 use coffer_verifier::AttestationResult;
-use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::service::Routes;
 
+use loopback::Workload;
 use room::{Room, STREAMS};
 
 use crate::{
+    ending::Ending,
     failure::{Code, Failure, OrFail},
     host::Ports,
     log_ring::LogRing,
@@ -55,7 +57,7 @@ pub fn open(
     ports: &Ports,
     identity: &Identity,
     attester: &Arc<dyn Attester>,
-    logs: &Arc<LogRing>,
+    (logs, ending): (&Arc<LogRing>, &Ending),
 ) -> Result<Vec<Arc<browsers::Certified>>, Failure> {
     let all = &spec.ingress;
     if !all.is_empty() {
@@ -79,13 +81,14 @@ pub fn open(
                 (ClientRule::AttestedAfter, AttestationService::mutual(attester.clone(), judge, Arc::new(gate)))
             }
             IngressClients::Certificate(profile) => {
-                let opened = Arc::new(browsers::Certified::new(port, profile)?);
-                tokio::spawn(opened.clone().serve(incoming, limits, room));
+                let opened = Arc::new(browsers::Certified::new(port, profile, limits.unattested)?);
+                tokio::spawn(opened.clone().serve(incoming, limits, room, ending.clone()));
                 plain.push(opened);
                 continue;
             }
         };
-        let behind = Loopback { port, room, only_guests: matches!(rule, ClientRule::AttestedAfter) };
+        let behind =
+            Loopback { port, room, ending: ending.clone(), only_guests: matches!(rule, ClientRule::AttestedAfter) };
         let tls = ServerTls::new(identity, rule, Purpose::Ingress(port)).or_fail(Code::Internal, "configure TLS")?;
         tokio::spawn(coffer_ratls::serve(
             incoming,
@@ -103,25 +106,26 @@ pub fn open(
 struct Loopback {
     port: u16,
     room: Arc<Room>,
+    ending: Ending,
     /// Its clients show evidence too.
     only_guests: bool,
 }
 
 impl Behind for Loopback {
-    type Io = TcpStream;
+    type Io = Workload;
     type Place = OwnedSemaphorePermit;
 
-    async fn open(&self, from: &ConnectionState) -> Result<(TcpStream, OwnedSemaphorePermit), StreamRefusal> {
+    async fn open(&self, from: &ConnectionState) -> Result<(Workload, OwnedSemaphorePermit), StreamRefusal> {
         // One whose evidence was refused, or is too old, has none.
         if self.only_guests && from.attested::<AttestationResult>().is_err() {
             return Err(StreamRefusal::NotAdmitted);
         }
         let place = self.room.take().ok_or(StreamRefusal::TooMany)?;
-        Ok((loopback::connect(self.port).await?, place))
+        Ok((loopback::connect(self.port, &self.ending).await?, place))
     }
 
     /// By a reset, which no program takes for an end.
-    fn break_off(stream: TcpStream, _: OwnedSemaphorePermit) {
-        let _ = stream.set_zero_linger();
+    fn break_off(workload: Workload, _: OwnedSemaphorePermit) {
+        workload.break_off();
     }
 }

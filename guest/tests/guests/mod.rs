@@ -205,7 +205,7 @@ impl Server {
         let attester: Arc<dyn Attester> = guest.clone();
         let logs = Arc::new(LogRing::new(1 << 20));
         let identity = Identity::generate("guest").unwrap();
-        ingress::open(&spec, &ports, &identity, &attester, &logs).unwrap();
+        ingress::open(&spec, &ports, &identity, &attester, (&logs, &coffer_guest::ending::Ending::default())).unwrap();
         Self { guest, port, logs, streams, socket, _folder: folder }
     }
 

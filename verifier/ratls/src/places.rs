@@ -1,11 +1,13 @@
 //! Places for strangers: connections that have shown nothing yet. Shared fairly between the sources they come from.
 //!
 //! Who comes while all places are taken gets one from the source that has the most, if it has fewer itself, or that of somebody
-//! who sat silently for a while. Nobody who is known holds a place, and nobody who is known loses anything here.
-//! Trusts: nobody. Never: lets one source keep another out for longer than [`PATIENCE`].
+//! who sat silently for a while, though he be of the same source: from the network everybody comes as one. Those who wait get theirs in
+//! the order in which they came. Nobody who is known holds a place, and nobody who is known loses anything here.
+//! Trusts: nobody. Never: lets one source keep another out for longer than [`PATIENCE`], lets whoever sits there keep his own source out for
+//! longer than that.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -37,7 +39,8 @@ struct Inner {
     /// By number: the oldest first.
     taken: BTreeMap<u64, Taken>,
     sources: HashMap<Source, usize>,
-    waiting: HashMap<Source, usize>,
+    /// By number: whoever came first.
+    waiting: HashMap<Source, BTreeSet<u64>>,
 }
 
 struct Taken {
@@ -61,6 +64,9 @@ pub(crate) struct Place {
     #[allow(dead_code, reason = "held")]
     counts: Option<Counts>,
 }
+
+/// How many of one source may wait, where there are fewer places than these.
+const WAITING: usize = 32;
 
 /// How long somebody who shows nothing keeps a place that others wait for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -88,7 +94,7 @@ impl Places {
         Self(Arc::new(Shared { limit, inner: Mutex::default(), freed: Notify::new() }))
     }
 
-    /// A place, or nothing if all are taken by others with no more than this source has.
+    /// A place, or nothing if all are taken by others with no more than this source has, none of whom has sat there for a while.
     pub(crate) fn take(&self, source: Source, now: Instant) -> Option<Place> {
         let mut inner = self.0.inner();
         if inner.taken.len() >= self.0.limit {
@@ -98,8 +104,7 @@ impl Places {
                 taken.eviction.told.notify_waiters();
             }
         }
-        let number = inner.next;
-        inner.next += 1;
+        let number = inner.number();
         let eviction = Arc::<Eviction>::default();
         inner.taken.insert(number, Taken { source, since: now, eviction: eviction.clone() });
         *inner.sources.entry(source).or_default() += 1;
@@ -108,10 +113,12 @@ impl Places {
 
     /// Waits for a place; nothing where too many of this source wait already.
     pub(crate) async fn wait(&self, source: Source) -> Option<Place> {
-        let _waiting = self.begin_to_wait(source)?;
+        let waiting = self.begin_to_wait(source)?;
         loop {
             let freed = self.0.freed.notified();
-            if let Some(place) = self.take(source, Instant::now()) {
+            if waiting.is_next()
+                && let Some(place) = self.take(source, Instant::now())
+            {
                 return Some(place);
             }
             // Others grow old meanwhile.
@@ -121,12 +128,13 @@ impl Places {
 
     fn begin_to_wait(&self, source: Source) -> Option<Waiting> {
         let mut inner = self.0.inner();
+        let number = inner.number();
         let waiting = inner.waiting.entry(source).or_default();
-        if *waiting >= self.0.limit {
+        if waiting.len() >= self.0.limit.max(WAITING) {
             return None;
         }
-        *waiting += 1;
-        Some(Waiting { shared: self.0.clone(), source })
+        waiting.insert(number);
+        Some(Waiting { shared: self.0.clone(), source, number })
     }
 
     #[cfg(test)]
@@ -143,15 +151,19 @@ impl Shared {
 }
 
 impl Inner {
-    /// Whose place a newcomer gets.
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Whose place a newcomer gets: never that of a source which has fewer than his own.
     fn victim(&self, newcomer: Source, now: Instant) -> Option<u64> {
         let own = self.sources.get(&newcomer).copied().unwrap_or(0);
-        let (greedy, most) = self.sources.iter().max_by_key(|(_, count)| **count)?;
-        if *most > own + 1 {
-            return self.taken.iter().find(|(_, taken)| taken.source == *greedy).map(|(number, _)| *number);
-        }
-        let (oldest, taken) = self.taken.first_key_value()?;
-        (taken.source != newcomer && now.saturating_duration_since(taken.since) >= PATIENCE).then_some(*oldest)
+        let most = self.sources.values().max().copied()?;
+        let (least, sat) = if most > own + 1 { (most, Duration::ZERO) } else { (own, PATIENCE) };
+        let has_enough = |taken: &Taken| self.sources.get(&taken.source).is_some_and(|count| *count >= least);
+        let (oldest, taken) = self.taken.iter().find(|(_, taken)| has_enough(taken))?;
+        (now.saturating_duration_since(taken.since) >= sat).then_some(*oldest)
     }
 
     fn give_back(&mut self, number: u64) -> Option<Taken> {
@@ -186,20 +198,32 @@ impl Drop for Place {
     }
 }
 
+/// Somebody who waits, until it is dropped.
 struct Waiting {
     shared: Arc<Shared>,
     source: Source,
+    number: u64,
+}
+
+impl Waiting {
+    /// Nobody of its source came before.
+    fn is_next(&self) -> bool {
+        self.shared.inner().waiting.get(&self.source).and_then(BTreeSet::first) == Some(&self.number)
+    }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut inner = self.shared.inner();
         if let Some(waiting) = inner.waiting.get_mut(&self.source) {
-            *waiting -= 1;
-            if *waiting == 0 {
+            waiting.remove(&self.number);
+            if waiting.is_empty() {
                 inner.waiting.remove(&self.source);
             }
         }
+        drop(inner);
+        // There may be more places than one.
+        self.shared.freed.notify_waiters();
     }
 }
 
@@ -232,8 +256,41 @@ mod tests {
         assert!(late.is_some());
         assert!(held[0].eviction.is_done() && !held[1].eviction.is_done());
         // The oldest place is now that of source 1.
-        assert!(places.take(1, now + PATIENCE).is_none(), "nobody pushes himself out");
-        drop((held, late));
+        let own = places.take(1, now + PATIENCE);
+        assert!(own.is_some() && held[1].eviction.is_done(), "nor does anybody keep his own source out");
+        drop((held, late, own));
+    }
+
+    #[test]
+    fn a_source_that_has_many_pushes_out_its_own_and_nobody_who_has_fewer() {
+        let (places, now) = (Places::new(4), Instant::now());
+        let other = places.take(2, now).unwrap();
+        let many: Vec<_> = (0..3).map(|_| places.take(1, now).unwrap()).collect();
+        let next = places.take(1, now + PATIENCE).unwrap();
+        assert!(many[0].eviction.is_done() && !other.eviction.is_done());
+        drop((many, next));
+    }
+
+    #[tokio::test]
+    async fn those_of_one_source_get_theirs_in_the_order_in_which_they_came() {
+        let places = Places::new(2);
+        let silent = [places.take(1, Instant::now()).unwrap(), places.take(1, Instant::now()).unwrap()];
+        let mut all = tokio::task::JoinSet::new();
+        for number in 0..WAITING {
+            let own = places.clone();
+            all.spawn(async move { (number, own.wait(1).await) });
+            while places.0.inner().waiting.get(&1).map_or(0, BTreeSet::len) <= number {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(places.wait(1).await.is_none(), "so many wait, and no more");
+        let mut order = Vec::new();
+        while let Some(Ok((number, place))) = all.join_next().await {
+            assert!(place.is_some());
+            order.push(number);
+        }
+        assert_eq!(order, (0..WAITING).collect::<Vec<_>>());
+        assert!(silent.iter().all(|place| place.eviction.is_done()));
     }
 
     #[test]

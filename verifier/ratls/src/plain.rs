@@ -26,8 +26,14 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, rustls::server::Acceptor, server::TlsStream};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::{places::PATIENCE, provider::provider, tls::TlsConfigError};
+use crate::{
+    places::{PATIENCE, Places, Source},
+    provider::provider,
+    tls::TlsConfigError,
+};
 
+/// Clients of such a port have no names, and come from one place.
+const ANYWHERE: Source = 0;
 /// The one protocol that is agreed on by name; a client that names none speaks what the workload speaks.
 const HTTP: &[u8] = b"http/1.1";
 
@@ -102,14 +108,15 @@ impl ResolvesServerCert for Current {
 pub struct PlainTls {
     config: Arc<ServerConfig>,
     current: Arc<Current>,
+    strangers: Places,
 }
 
 impl PlainTls {
-    /// Without a certificate, so that every handshake is refused.
+    /// Without a certificate, so that every handshake is refused. Of those whose handshake is not done there may be so many.
     ///
     /// # Errors
     /// As [`crate::ServerTls::new`].
-    pub fn new() -> Result<Self, TlsConfigError> {
+    pub fn new(strangers: usize) -> Result<Self, TlsConfigError> {
         let current = Arc::<Current>::default();
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -118,7 +125,7 @@ impl PlainTls {
         config.alpn_protocols = vec![HTTP.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), current })
+        Ok(Self { config: Arc::new(config), current, strangers: Places::new(strangers) })
     }
 
     /// Shows this chain from now on, the leaf first; gives when it ends.
@@ -139,22 +146,28 @@ impl PlainTls {
         Ok(until)
     }
 
-    /// The handshake.
+    /// The handshake, once there is a place for it.
     ///
     /// # Errors
-    /// The client's, or that it took longer than `patience`.
+    /// The client's; or that it took longer than `patience`, or longer than a moment while others waited.
     pub async fn accept<IO>(&self, stream: IO, patience: Duration) -> io::Result<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let late = || io::Error::from(io::ErrorKind::TimedOut);
+        let waited = timeout(patience, self.strangers.wait(ANYWHERE)).await.map_err(|_| late())?;
+        let place = waited.ok_or_else(|| io::Error::from(io::ErrorKind::ResourceBusy))?;
+        let eviction = place.eviction();
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
         let accepted = async {
             // Whoever says nothing at all is not waited for as long as who is slow.
-            let hello = timeout(PATIENCE, hello).await.map_err(late)??;
+            let hello = timeout(PATIENCE, hello).await.map_err(|_| late())??;
             hello.into_stream(self.config.clone()).await
         };
-        timeout(patience, accepted).await.map_err(late)?
+        tokio::select! {
+            accepted = timeout(patience, accepted) => accepted.map_err(|_| late())?,
+            () = eviction.happens() => Err(late()),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use coffer_verifier::abi::SpkiDigest;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
 };
@@ -291,6 +291,7 @@ async fn accept<I, IO>(
 {
     let places = Places::new(limits.unattested);
     let total = Arc::new(Semaphore::new(limits.connections));
+    let leaving = Arc::new(Semaphore::new(LEAVING));
     let closed = Closed::new(load.clone());
     let mut incoming = std::pin::pin!(incoming);
     let mut handshakes = JoinSet::new();
@@ -312,6 +313,7 @@ async fn accept<I, IO>(
         };
         let (tls, ready, total, places) = (tls.clone(), ready.clone(), total.clone(), places.clone());
         let (on_handshake, closed, load) = (on_handshake.clone(), closed.clone(), load.clone());
+        let leaving = leaving.clone();
         handshakes.spawn(async move {
             // A share of the strangers' places before one of all: strangers can only be so many.
             let waited = limits.handshake + limits.unattested_lifetime;
@@ -353,9 +355,12 @@ async fn accept<I, IO>(
                     {
                         let Some(place) = keys.take(*connection.state.peer_spki(), &connection.state) else {
                             closed.one_more();
-                            // In order, which tells it from a key that is none of the listed ones.
-                            // Not waited for on a stranger's place: a key that has all of its own would keep strangers out.
-                            let _ = tokio::time::timeout(PATIENCE, connection.stream.shutdown()).await;
+                            // In order, which tells it from a key that is none of the listed ones. On no place of a stranger's, whom
+                            // a key that has all of its own would keep out.
+                            let stream = connection.into_stream();
+                            if let Ok(_leaving) = leaving.try_acquire() {
+                                last_word::arrives(stream).await;
+                            }
                             return;
                         };
                         connection.of_key = Some(place);
@@ -388,6 +393,8 @@ async fn accept<I, IO>(
     while handshakes.join_next().await.is_some() {}
 }
 
+/// Connections of keys that had all their places, which may hear that at one time. What others hear is an end.
+const LEAVING: usize = 4;
 /// How often it is looked whether a key is known still, and how long what it had begun may go on.
 const LOOKS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
 
@@ -434,6 +441,11 @@ impl<IO> Connection<IO> {
     fn new(stream: TlsStream<IO>, state: Arc<ConnectionState>) -> Self {
         let lifetime = Lifetime::of(&state);
         Self { stream, state, lifetime, total: None, of_key: None, counts: None }
+    }
+
+    /// Its stream, without a place or a right of its own.
+    fn into_stream(self) -> TlsStream<IO> {
+        self.stream
     }
 
     /// An error once its time is up. Whoever takes nothing of what is written may not be read from either, and so all that is done asks.

@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio_rustls::TlsConnector;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const PLACES: usize = 2;
 
 /// One handshake as a browser makes it, and what it came to: the protocol agreed on.
 async fn reaches(tls: &PlainTls, root: &[u8], name: &str, alpn: &[&str]) -> io::Result<Option<String>> {
@@ -51,8 +52,42 @@ fn shown(tls: &PlainTls, issuer: &TestIssuer, lasts: Duration) {
 }
 
 #[tokio::test]
+async fn whoever_says_nothing_is_not_waited_for_as_long_as_who_is_slow() {
+    let (tls, issuer) = (PlainTls::new(PLACES).unwrap(), TestIssuer::new());
+    shown(&tls, &issuer, Duration::from_hours(1));
+    let long = Duration::from_mins(5);
+    for said in [b"".as_slice(), &[0x16, 3, 1, 0, 200, 1, 0]] {
+        let (mut near, far) = duplex(64 << 10);
+        near.write_all(said).await.unwrap();
+        let accepted = tokio::time::timeout(PATIENCE, tls.accept(far, long)).await.expect("it is waited for");
+        assert_eq!(accepted.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}
+
+#[tokio::test]
+async fn however_many_say_nothing_whoever_speaks_is_heard() {
+    let (tls, issuer) = (PlainTls::new(PLACES).unwrap(), TestIssuer::new());
+    shown(&tls, &issuer, Duration::from_hours(1));
+    // Each comes again as soon as it is hung up on, with a beginning that is none yet.
+    for _ in 0..2 * PLACES {
+        let tls = tls.clone();
+        tokio::spawn(async move {
+            loop {
+                let (mut near, far) = duplex(64 << 10);
+                near.write_all(&[0x16, 3, 1, 0, 200, 1, 0]).await.unwrap();
+                let _ = tls.accept(far, PATIENCE).await;
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for _ in 0..3 {
+        reaches(&tls, &issuer.root_der, "web.example", &[]).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_is_shown_to_who_asks_for_its_name_and_to_nobody_else() {
-    let (tls, issuer) = (PlainTls::new().unwrap(), TestIssuer::new());
+    let (tls, issuer) = (PlainTls::new(PLACES).unwrap(), TestIssuer::new());
     assert!(reaches(&tls, &issuer.root_der, "web.example", &[]).await.is_err(), "there is none yet");
     shown(&tls, &issuer, Duration::from_hours(1));
     assert_eq!(reaches(&tls, &issuer.root_der, "web.example", &[]).await.unwrap(), None);
@@ -72,7 +107,7 @@ async fn a_certificate_is_shown_to_who_asks_for_its_name_and_to_nobody_else() {
 
 #[tokio::test]
 async fn what_is_no_certificate_of_the_key_is_not_shown_and_the_last_one_stays() {
-    let (tls, issuer) = (PlainTls::new().unwrap(), TestIssuer::new());
+    let (tls, issuer) = (PlainTls::new(PLACES).unwrap(), TestIssuer::new());
     shown(&tls, &issuer, Duration::from_hours(1));
     let key = PlainKey::generate().unwrap();
     let another = PlainKey::generate().unwrap();
@@ -89,7 +124,7 @@ async fn what_is_no_certificate_of_the_key_is_not_shown_and_the_last_one_stays()
 
 #[tokio::test]
 async fn a_certificate_that_has_ended_is_shown_no_more() {
-    let (tls, issuer) = (PlainTls::new().unwrap(), TestIssuer::new());
+    let (tls, issuer) = (PlainTls::new(PLACES).unwrap(), TestIssuer::new());
     shown(&tls, &issuer, Duration::from_secs(2));
     let until = Instant::now() + PATIENCE;
     // Whichever end minds first: at the latest ours does.

@@ -40,7 +40,7 @@ fn broker(lasts: Duration, refuse: fn(u32) -> Option<Refuse>) -> Broker {
 }
 
 fn ports() -> Vec<Arc<Certified>> {
-    ["web", "api"].map(|name| Arc::new(Certified::new(8080, &name.parse().unwrap()).unwrap())).to_vec()
+    ["web", "api"].map(|name| Arc::new(Certified::new(8080, &name.parse().unwrap(), 2).unwrap())).to_vec()
 }
 
 async fn is_asked(broker: &Broker, times: u32) {

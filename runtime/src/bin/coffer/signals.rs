@@ -1,5 +1,6 @@
 //! Signals that we hand on to a program in a box, and when we stop waiting for what they do there.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -144,16 +145,46 @@ pub async fn until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
+/// Signals that we get, in the order in which they came, also those that came before there was anybody to hand them to.
+pub struct Signals {
+    coming: mpsc::Receiver<i32>,
+    /// Looked at, and for whoever comes.
+    kept: VecDeque<i32>,
+}
+
+impl Signals {
+    /// The next one; none where they cannot be waited for any more.
+    pub async fn recv(&mut self) -> Option<i32> {
+        match self.kept.pop_front() {
+            Some(number) => Some(number),
+            None => self.coming.recv().await,
+        }
+    }
+
+    /// Comes with the first one that ends whoever has nothing to hand it to. The others are kept.
+    pub async fn ending(&mut self) -> i32 {
+        while let Some(number) = self.coming.recv().await {
+            if ENDING.contains(&number) {
+                return number;
+            }
+            self.kept.push_back(number);
+        }
+        std::future::pending().await
+    }
+}
+
+/// What ends whoever waits for something that is not there yet.
+const ENDING: [i32; 4] = [libc::SIGHUP, INTERRUPT, libc::SIGQUIT, TERMINATE];
+
 /// The signals that we get and a program can be handed. `sizes`: also that our terminal has another size, for a program that has none
 /// of its own. Where none is handed on, those that would end us.
 ///
 /// # Errors
 /// The kernel's, if a signal cannot be waited for.
-pub fn coming(manner: Manner, sizes: bool) -> io::Result<mpsc::Receiver<i32>> {
-    let (sender, signals) = mpsc::channel(16);
+pub fn coming(manner: Manner, sizes: bool) -> io::Result<Signals> {
+    let (sender, coming) = mpsc::channel(16);
     let ignored = ignored();
-    let of_ours = [libc::SIGHUP, INTERRUPT, libc::SIGQUIT, TERMINATE];
-    let wanted = |number: &i32| manner.proxied || of_ours.contains(number);
+    let wanted = |number: &i32| manner.proxied || ENDING.contains(number);
     for number in handed_on().chain(sizes.then_some(libc::SIGWINCH)).filter(wanted) {
         // What whoever started us had us ignore (nohup, a job in the background) stays ignored.
         if ignored & 1 << (number - 1) != 0 {
@@ -163,16 +194,12 @@ pub fn coming(manner: Manner, sizes: bool) -> io::Result<mpsc::Receiver<i32>> {
         let sender = sender.clone();
         tokio::spawn(async move { while coming.recv().await.is_some() && sender.send(number).await.is_ok() {} });
     }
-    Ok(signals)
+    Ok(Signals { coming, kept: VecDeque::new() })
 }
 
 /// Hands every signal on as itself. Comes with the number of the one that ends our waiting: 10 s after SIGTERM, at the second one,
 /// or at the last SIGINT of `manner`. `says`: that the program goes on after the one before it is said.
-///
-/// # Errors
-/// As of [`coming`].
-pub fn hand_on(inputs: ExecInputs, manner: Manner, says: bool) -> io::Result<oneshot::Receiver<i32>> {
-    let mut signals = coming(manner, false)?;
+pub fn hand_on(inputs: ExecInputs, mut signals: Signals, manner: Manner, says: bool) -> oneshot::Receiver<i32> {
     let (end, ended) = oneshot::channel();
     tokio::spawn(async move {
         let mut heard = Heard::nothing(manner);
@@ -198,7 +225,7 @@ pub fn hand_on(inputs: ExecInputs, manner: Manner, says: bool) -> io::Result<one
         }
         let _ = end.send(TERMINATE);
     });
-    Ok(ended)
+    ended
 }
 
 /// Hands one on. Input that the program does not read stands before it; that is no reason not to hear more.

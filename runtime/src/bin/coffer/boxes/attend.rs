@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::error::{self, Class, CliError};
 use crate::output::Output;
-use crate::signals::{self, Manner, until};
+use crate::signals::{self, Manner, Signals, until};
 use crate::terminal::detach_keys::{self, DetachKeys, Typed};
 use crate::terminal::{Raw, is_there, reader_gone};
 
@@ -109,11 +109,25 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// To the program's end, or ours.
 ///
 /// # Errors
-/// The session's, and `internal` if the terminal or signals cannot be had.
-pub async fn attend(mut session: ExecSession, ours: &Ours, output: &Output) -> Result<End, CliError> {
+/// As of [`attend_with`], and `internal` if signals cannot be waited for.
+pub async fn attend(session: ExecSession, ours: &Ours, output: &Output) -> Result<End, CliError> {
+    let signals = signals::coming(ours.manner, false)?;
+    attend_with(session, signals, ours, output).await
+}
+
+/// To the program's end, or ours, with signals that may have come already.
+///
+/// # Errors
+/// The session's, and `internal` if the terminal cannot be had.
+pub async fn attend_with(
+    mut session: ExecSession,
+    signals: Signals,
+    ours: &Ours,
+    output: &Output,
+) -> Result<End, CliError> {
     let inputs = session.inputs();
     let keys = (ours.input && ours.terminal).then(|| ours.keys.clone());
-    let mut told_to_end = signals::hand_on(inputs.clone(), ours.manner, keys.is_none())?;
+    let mut told_to_end = signals::hand_on(inputs.clone(), signals, ours.manner, keys.is_none());
     let gone = reader_gone();
     let mut raw = keys.is_some().then(Raw::take).transpose()?;
     if ours.terminal {

@@ -17,12 +17,12 @@ use coffer_spec::{Act, Tee};
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::boxes::attend::{End, Ours, attend, say_lost};
+use crate::boxes::attend::{End, Ours, attend_with, say_lost};
 use crate::boxes::way::{AFTERMATH, Way, ask};
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::output::Output;
-use crate::signals::{self, Heard, Manner, Patience, Then, until};
+use crate::signals::{self, Heard, Manner, Patience, Signals, Then, until};
 use crate::terminal;
 
 /// The phase in which the agent answers.
@@ -84,17 +84,35 @@ fn ended(ended: Option<&Ended>) -> (Value, ExitCode) {
     (told, ExitCode::from(u8::try_from(code).unwrap_or(125)))
 }
 
+impl Stay {
+    /// The signals that we get from now on, for [`stay_with`].
+    ///
+    /// # Errors
+    /// `internal` if they cannot be waited for.
+    pub fn signals(&self) -> Result<Signals, CliError> {
+        Ok(match self {
+            Self::UntilRunning => signals::coming(MANNER.proxied(false), false)?,
+            Self::ToTheEnd(stay) => signals::coming(stay.ours.manner, !stay.ours.terminal)?,
+        })
+    }
+}
+
 /// Stays with a box, and hands it the signals we get.
 pub async fn stay(engine: &Engine, live: &mut Live, stay: &Stay) -> Result<Stayed, CliError> {
+    let signals = stay.signals()?;
+    stay_with(engine, live, stay, signals).await
+}
+
+/// Stays with a box, and hands it the signals we get, and those that came before it was there.
+pub async fn stay_with(engine: &Engine, live: &mut Live, stay: &Stay, signals: Signals) -> Result<Stayed, CliError> {
     match stay {
-        Stay::UntilRunning => until_running(live).await,
-        Stay::ToTheEnd(ours) => Box::pin(to_the_end(engine, live, ours)).await,
+        Stay::UntilRunning => until_running(live, signals).await,
+        Stay::ToTheEnd(ours) => Box::pin(to_the_end(engine, live, ours, signals)).await,
     }
 }
 
 /// A signal before it runs ends it.
-async fn until_running(live: &mut Live) -> Result<Stayed, CliError> {
-    let mut signals = signals::coming(MANNER.proxied(false), false)?;
+async fn until_running(live: &mut Live, mut signals: Signals) -> Result<Stayed, CliError> {
     let mut asked = false;
     loop {
         let happening = tokio::select! {
@@ -114,9 +132,13 @@ async fn until_running(live: &mut Live) -> Result<Stayed, CliError> {
     }
 }
 
-async fn to_the_end(engine: &Engine, live: &mut Live, stay: &Foreground) -> Result<Stayed, CliError> {
+async fn to_the_end(
+    engine: &Engine,
+    live: &mut Live,
+    stay: &Foreground,
+    mut signals: Signals,
+) -> Result<Stayed, CliError> {
     let manner = stay.ours.manner;
-    let mut signals = signals::coming(manner, !stay.ours.terminal)?;
     let (mut heard, mut patience, mut deadline) = (Heard::nothing(manner), Patience::new(manner.goes_on), None);
     let mut way = Way::new(engine, live.record(), stay.allow_simulated);
     let reader_gone = terminal::reader_gone();
@@ -155,8 +177,7 @@ async fn to_the_end(engine: &Engine, live: &mut Live, stay: &Foreground) -> Resu
         };
         match happening {
             Some(Happening::Phase(phase)) if phase == AGENT_READY && (stay.ours.input || stay.ours.terminal) => {
-                drop(signals);
-                return Box::pin(attached(engine, live, stay)).await;
+                return Box::pin(attached(engine, live, stay, signals)).await;
             }
             Some(Happening::Phase(phase)) => {
                 way.runs |= phase == RUNNING;
@@ -184,13 +205,13 @@ async fn to_the_end(engine: &Engine, live: &mut Live, stay: &Foreground) -> Resu
 }
 
 /// With our input, or our terminal, at the program; what it writes comes from there.
-async fn attached(engine: &Engine, live: &mut Live, stay: &Foreground) -> Result<Stayed, CliError> {
+async fn attached(engine: &Engine, live: &mut Live, stay: &Foreground, signals: Signals) -> Result<Stayed, CliError> {
     let record = live.record().clone();
     let trust = trust_to_attach(engine, &record, stay.allow_simulated)?;
     let terminal = stay.ours.terminal.then(terminal::size);
     let request = AttachRequest { shown: Shown::FromBeginning, terminal };
     let session = engine.attach_started(&record, request, &trust).await.map_err(error::of)?;
-    let attending = attend(session, &stay.ours, &stay.output);
+    let attending = attend_with(session, signals, &stay.ours, &stay.output);
     tokio::pin!(attending);
     let (mut unread, mut left, mut deadline) = (false, None, None);
     loop {

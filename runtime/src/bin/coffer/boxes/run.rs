@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use coffer_runtime::boxes::Timings;
 
-use crate::boxes::attend::Attended;
+use crate::boxes::attend::{Attended, of_signal};
 use crate::boxes::flags::behind_the_image;
 use crate::boxes::live::{self, Foreground, MANNER, Stay, Stayed};
 use crate::boxes::new_box::NewBox;
 use crate::context::Context;
 use crate::error::{self, CliError};
 use crate::output::Output;
+use crate::signals;
 
 /// Create a box from an image and run it.
 #[derive(Debug, clap::Args)]
@@ -63,7 +64,15 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let progress = args.new.progress(context);
     let runtime = context.runtime()?;
     let ran = runtime.block_on(async {
-        let record = engine.create(request, progress.as_ref()).await.map_err(error::of)?;
+        // From here on: what ends us leaves no box that nobody asked for.
+        let mut signals = signals::coming(MANNER.proxied(!args.detach && ours.manner.proxied), !terminal)?;
+        let record = tokio::select! {
+            created = engine.create(request, progress.as_ref()) => created.map_err(error::of)?,
+            number = signals.ending() => {
+                eprintln!("coffer: signal {number} before there was a box: there is none");
+                return Ok(ExitCode::from(of_signal(number)));
+            }
+        };
         id_file.map_or(Ok(()), |file| file.write(&record.id))?;
         let box_json = serde_json::json!({ "id": record.id, "name": record.name });
         behind_the_image::<Args>(args.new.words(), &record.options.command);
@@ -78,7 +87,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         }
         let mut box_ = engine.start_created(record.clone()).await.map_err(error::of)?;
         if args.detach {
-            let ended = live::stay(&engine, &mut box_, &Stay::UntilRunning).await;
+            let ended = live::stay_with(&engine, &mut box_, &Stay::UntilRunning, signals).await;
             if args.timing {
                 live::print_timings(context, &engine, &box_);
             }
@@ -93,7 +102,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         }
         let output = Output::new(context, &box_json);
         let foreground = Foreground { output: output.clone(), allow_simulated: args.allow_simulated, ours };
-        let stayed = live::stay(&engine, &mut box_, &Stay::ToTheEnd(foreground)).await;
+        let stayed = live::stay_with(&engine, &mut box_, &Stay::ToTheEnd(foreground), signals).await;
         if args.timing {
             live::print_timings(context, &engine, &box_);
         }

@@ -146,11 +146,13 @@ pub fn event(decided: &Decided<'_>, masks: &[Mask]) -> Value {
     event
 }
 
-/// Values that are masked, as a reason may quote them: the whole or a part of a long one, a short one as a word.
+/// Values that are masked, as a reason may quote them: the whole or a part of a long one, a short one by itself. A number may be
+/// written in many ways, and beside others as one (a version, a TCB in hexadecimal): where one is masked, none is left.
 #[derive(Default)]
 struct Quoted {
     parts: HashSet<[u8; PART]>,
     words: HashSet<String>,
+    numbers: bool,
 }
 
 impl Quoted {
@@ -162,8 +164,9 @@ impl Quoted {
                 self.parts.extend(text.to_ascii_lowercase().as_bytes().array_windows::<PART>());
             }
             Value::String(text) => _ = self.words.insert(text.to_ascii_lowercase()),
-            Value::Number(number) => _ = self.words.insert(number.to_string()),
-            Value::Bool(_) | Value::Null => {}
+            Value::Number(_) => self.numbers = true,
+            Value::Bool(yes) => _ = self.words.insert(yes.to_string()),
+            Value::Null => {}
         }
     }
 
@@ -175,10 +178,21 @@ impl Quoted {
                 quotes[at..at + PART].fill(true);
             }
         }
-        let is_inner = |c: char| c.is_alphanumeric();
-        for (at, word) in lower.split(|c| !is_inner(c)).map(|word| (offset(&lower, word), word)) {
-            if self.words.contains(word) {
-                quotes[at..at + word.len()].fill(true);
+        for word in self.words.iter().filter(|word| !word.is_empty()) {
+            for (at, _) in lower.match_indices(word.as_str()) {
+                let end = at + word.len();
+                let beside = [lower[..at].chars().next_back(), lower[end..].chars().next()];
+                if !beside.into_iter().flatten().any(char::is_alphanumeric) {
+                    quotes[at..end].fill(true);
+                }
+            }
+        }
+        if self.numbers {
+            for run in lower.split(|c: char| !c.is_alphanumeric() && c != '.') {
+                let (run, at) = (run.trim_matches('.'), offset(&lower, run.trim_matches('.')));
+                if run.bytes().any(|byte| byte.is_ascii_digit()) {
+                    quotes[at..at + run.len()].fill(true);
+                }
             }
         }
         without(text, &quotes)
@@ -370,15 +384,46 @@ mod tests {
             "chip-not-listed: found (masked), expected a listed chip",
             "rego: no (masked)… here",
             "tail (masked)",
-            "product: no (masked) at level (masked), Milano at 33",
-            "é: 10 chips are listed"
+            "product: no (masked) at level (masked), Milano at (masked)",
+            "é: (masked) chips are listed"
         ]);
         assert_eq!(said["result"]["deny"], expected);
+        let product = event(&decided(Some(&input), &[], &reasons), &masks[1..]);
+        assert_eq!(product["result"]["deny"][3], "product: no (masked) at level 3, Milano at 33");
         let unmasked = event(&decided(Some(&input), &[], &reasons), &[]);
         assert_eq!(unmasked["result"]["deny"], json!(reasons));
         // Of evidence that nobody believes there is no input to know the value from.
         let said = event(&decided(None, &[], &reasons[..1]), &masks);
         assert_eq!(said["result"]["deny"], json!([expected[0]]));
+    }
+
+    #[test]
+    fn a_masked_number_word_or_answer_is_known_however_it_is_written() {
+        let tcb = json!({"bootloader": 4, "snp": 0x18, "microcode": 0xd9});
+        let report = json!({"tcb": tcb, "version": "1.55.40", "debug": true});
+        let input = json!({"result": {"claims": {"report": report}}});
+        let reasons = [
+            "tcb-below-floor: found 4.0.24.217, expected 0xd918000000000004.",
+            "firmware: 1.55.40, not 11.55.40",
+            "debug: found true, untrue",
+        ]
+        .map(str::to_owned);
+        for (field, left) in [
+            (
+                "tcb",
+                [
+                    "tcb-below-floor: found (masked), expected (masked).",
+                    "firmware: (masked), not (masked)",
+                    &reasons[2],
+                ],
+            ),
+            ("version", [reasons[0].as_str(), "firmware: (masked), not 11.55.40", &reasons[2]]),
+            ("debug", [reasons[0].as_str(), &reasons[1], "debug: found (masked), untrue"]),
+        ] {
+            let mask = Mask::parse(&format!("/input/result/claims/report/{field}")).unwrap();
+            let said = event(&decided(Some(&input), &[], &reasons), &[mask]);
+            assert_eq!(said["result"]["deny"], json!(left), "{field}");
+        }
     }
 
     #[test]

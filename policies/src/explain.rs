@@ -293,7 +293,7 @@ mod tests {
     fn says_which_rule_decided_and_at_which_statement_the_others_stopped() {
         let text = "package p\n\ndefault allow := false\n\nallow if {\n\tinput.a == 1\n\tsome x in input.list\n\tx > 2\n\tnamed\n}\n\n\
                     allow if input.b\n\nnamed if input.name == \"n\"\n\ndeny contains \"never\" if input.c\n";
-        let yes = of(text, &json!({"a": 1, "list": [1, 5], "name": "n"}));
+        let yes = of(text, &json!({"a": 1, "list": [1, 5], "name": "n", "result": {"status": "warning"}}));
         assert!(yes.decision.allows());
         assert_eq!(yes.decided_by, ["allow at p.rego:6"]);
         let no = of(text, &json!({"a": 1, "list": [1, 2], "name": "n"}));
@@ -321,17 +321,22 @@ mod tests {
         for input in [
             json!({}),
             json!([]),
-            json!({"result": {"claims": {"anchor": {"simulated": false}, "report": {"vmpl": 0, "measurement": "a",
+            json!({"result": {"status": "affirming", "claims": {"anchor": {"simulated": false}, "report": {"vmpl": 0, "measurement": "a",
                 "policy": {"debug": false, "migrate_ma": false}}}}}),
         ] {
             let explained = explain(EVIDENCE_SNP.name, &files, None, &input).unwrap();
             assert_eq!(explained.decision, policy.decide(&input), "{input}");
             assert!(!explained.decided_by.is_empty() && !explained.cut, "{explained:#?}");
         }
-        // What was refused before a policy is asked is allowed by none.
-        let input = json!({"result": {"status": "contraindicated"}});
-        let refused = explain("p", &[File::new("p.rego", "package p\nallow := true")], None, &input).unwrap();
-        assert!(!refused.decision.allows() && refused.decided_by == ["input.result.status: \"contraindicated\""]);
+        // What was refused before a policy is asked is allowed by none, nor what does not say that it was not.
+        for (result, decided_by) in [
+            (json!({"status": "contraindicated"}), "input.result.status: \"contraindicated\""),
+            (json!({}), "input.result.status: null"),
+        ] {
+            let input = json!({"result": result});
+            let refused = explain("p", &[File::new("p.rego", "package p\nallow := true")], None, &input).unwrap();
+            assert!(!refused.decision.allows() && refused.decided_by == [decided_by], "{refused:?}");
+        }
     }
 
     #[test]

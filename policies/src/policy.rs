@@ -44,13 +44,19 @@ impl Decision {
         &self.reasons
     }
 
-    /// Of evidence that was refused before: no policy admits it.
+    /// Of evidence that was refused before, and of what nobody says was not: no policy admits it.
     #[must_use]
     pub(crate) fn behind_what_was_said(mut self, input: &serde_json::Value) -> Self {
-        if input["result"]["status"] == "contraindicated" {
-            self.allow = false;
-            self.reasons.push("status: the typed stages refused it, which no policy changes".to_owned());
-        }
+        let reason = match input["result"]["status"].as_str() {
+            Some("affirming" | "warning") => return self,
+            Some("contraindicated") => "status: the typed stages refused it, which no policy changes",
+            _ if !self.allow => return self,
+            _ => {
+                "status: input.result.status does not say that the typed stages did not refuse it, which no policy changes"
+            }
+        };
+        self.allow = false;
+        self.reasons.push(reason.to_owned());
         self
     }
 

@@ -55,5 +55,10 @@ mod tests {
         let tried = again(&yes, None, "log:2", &floor).unwrap();
         assert!(!tried.after && tried.before.is_none() && tried.reasons[0].starts_with("status:"), "{tried:?}");
         assert_eq!(again(&yes, None, "log:3", &Recorded { input: None, ..floor }), None);
+        // Masked, left out, or a word that there is not.
+        for result in [json!({"claims": {"vmpl": 0}}), json!({"status": null}), json!({"status": "fine"})] {
+            let tried = again(&yes, None, "log:4", &record(Some(true), json!({"result": result}))).unwrap();
+            assert!(!tried.after && tried.reasons[0].starts_with("status: input.result.status"), "{tried:?}");
+        }
     }
 }

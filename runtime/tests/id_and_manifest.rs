@@ -533,6 +533,12 @@ fn a_release_gets_a_new_date_only_while_nothing_speaks_against_it() {
         std::thread::yield_now();
     }
     assert_eq!(reference("1s"), [6, 6]);
+    // As of when it is decided, where a file is: what is no evidence is said of that one alone.
+    let file = ["verify", "next.json", "--reference", "next.json", "--manifest-key", "witness.pem.pub"];
+    let file = [&file[..], &["--policy", "policy.toml"]].concat();
+    let exit = |words: &[&str]| world.coffer(words).status.code();
+    assert_eq!(exit(&file), Some(6));
+    assert_eq!(exit(&[&file[..], &["--at", next["created"].as_str().unwrap()]].concat()), Some(3));
     // In place where it is the witness's own, with the list waived by name.
     std::fs::copy(world.path("next.json"), world.path("web.json")).unwrap();
     let words = ["--key", "witness.pem.pub", "--no-revocation-list", "--expires", "7d", "--out", "./web.json"];

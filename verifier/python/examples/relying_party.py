@@ -15,6 +15,12 @@ SKEW = 60
 DAY = 86400
 
 
+# What these claims mean is said by this profile, and by no other.
+PROFILE = "tag:github.com,2023:veraison/ear"
+# Of these a verifier always says something.
+ALWAYS_SAID = {"configuration", "executables", "hardware", "runtime-opaque"}
+
+
 class Refused(Exception):
     pass
 
@@ -25,6 +31,13 @@ def once(pairs):
     if len(value) != len(pairs):
         raise Refused("malformed: a key stands twice")
     return value
+
+
+def tier(value):
+    """Of one claim, AR4SI section 2.3.2: 0 none, 2 affirming, 32 warning, 96 contraindicated."""
+    if type(value) is not int or not -128 <= value <= 127:
+        raise Refused(f"malformed: {value!r} is no value of a trustworthiness claim")
+    return 0 if -1 <= value <= 1 else 2 if -32 <= value < 32 else 32 if -96 <= value < 96 else 96
 
 
 def admit(token, keys, *, issuer, audience, challenge, peer, now, simulated_too=False):
@@ -43,24 +56,31 @@ def admit(token, keys, *, issuer, audience, challenge, peer, now, simulated_too=
             raise Refused("signature: by no key of the issuer")
         signed.verify(key)
         claims = json.loads(signed.payload, object_pairs_hook=once)
+        if claims["eat_profile"] != PROFILE:
+            raise Refused(f"malformed: a token of profile {claims['eat_profile']!r}")
+        if set(claims["submods"]) != {"cpu0"}:
+            raise Refused("malformed: not one guest alone")
         guest = claims["submods"]["cpu0"]
         # Every one of them has to be there: a claim that is missing raises KeyError.
         if claims["iss"] != issuer:
             raise Refused(f"issuer: {claims['iss']!r}")
         if claims["aud"] != audience:
             raise Refused(f"audience: {claims['aud']!r}")
-        if not claims["iat"] - SKEW <= now < claims["exp"] + SKEW or claims["exp"] - claims["iat"] > DAY:
+        begins = max(claims["iat"], claims.get("nbf", claims["iat"]))
+        if not begins - SKEW <= now < claims["exp"] + SKEW or claims["exp"] - claims["iat"] > DAY:
             raise Refused(f"expired: from {claims['iat']} to {claims['exp']}, now {now}")
         if claims["simulated"] is not False and not simulated_too:
             raise Refused("simulated: no AMD processor made this")
         # A simulator's evidence never has a good status, whatever was accepted of it.
         vector = guest["ear.trustworthiness-vector"]
-        if claims["simulated"]:
-            # What is bad about it may be that it is no hardware (97), and nothing else.
-            no_hardware = {("hardware", 97), ("runtime-opaque", 97)}
-            good = all(value < 96 or (name, value) in no_hardware for name, value in vector.items())
-        else:
-            good = guest["ear.status"] in ("affirming", "warning")
+        if any(tier(vector.get(name, 0)) == 0 for name in ALWAYS_SAID):
+            raise Refused("malformed: a vector that does not say what each does")
+        # What is bad about a simulator's may be that it is no hardware (97), and nothing else.
+        no_hardware = {("hardware", 97), ("runtime-opaque", 97)} if claims["simulated"] else set()
+        # No status is better than the worst claim.
+        good = all(tier(value) < 96 or (name, value) in no_hardware for name, value in vector.items())
+        if not claims["simulated"]:
+            good = good and guest["ear.status"] in ("affirming", "warning")
         if guest["ear.coffer.verdict"] != "accepted" or not good:
             raise Refused(f"verdict: {guest['ear.coffer.verdict']!r}, {guest['ear.status']!r}")
         # Without these two anybody's report, shown by anybody, would do.

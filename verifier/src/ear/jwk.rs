@@ -38,8 +38,8 @@ pub enum JwksError {
     /// Not JSON, or a key of an object twice.
     #[error("key set: {0}")]
     Json(String),
-    /// No list of objects under `keys`, or more than 64.
-    #[error("key set has no `keys`, or more than {MAX_KEYS}")]
+    /// No list of objects under `keys`, or more than [`Jwks::MOST`].
+    #[error("key set has no `keys`, or more than {}", Jwks::MOST)]
     Keys,
     /// A private or a secret key.
     #[error("keys[{at}] holds a private key; a key set is public")]
@@ -73,11 +73,13 @@ pub enum JwksError {
 }
 
 const MAX_JWKS: usize = 64 * 1024;
-const MAX_KEYS: usize = 64;
 /// Members of private and secret keys.
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 impl Jwks {
+    /// Keys of one set.
+    pub const MOST: usize = 64;
+
     /// From keys, each once.
     pub fn new(keys: impl IntoIterator<Item = P384PublicKey>) -> Self {
         let mut all = Vec::new();
@@ -100,7 +102,7 @@ impl Jwks {
         let json = |error: serde_json::Error| JwksError::Json(said::json_error(bytes, &error));
         once::check(bytes).map_err(json)?;
         let document: Value = serde_json::from_slice(bytes).map_err(json)?;
-        let list = document.get("keys").and_then(Value::as_array).filter(|list| list.len() <= MAX_KEYS);
+        let list = document.get("keys").and_then(Value::as_array).filter(|list| list.len() <= Self::MOST);
         let mut keys = Vec::new();
         for (at, key) in list.ok_or(JwksError::Keys)?.iter().enumerate() {
             let key = key.as_object().ok_or(JwksError::Keys)?;

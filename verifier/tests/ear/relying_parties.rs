@@ -74,8 +74,23 @@ fn both_admit_the_guest_of_the_connection_and_neither_admits_anything_else() {
         simulated: SimulatedRule::Allowed,
         now: NOW,
     };
+    // What else an issuer, or somebody with its keys, might sign.
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut claims = serde_json::from_slice(&BASE64URL.decode(good.split('.').nth(1).unwrap()).unwrap()).unwrap();
+        change(&mut claims);
+        raw(&header(), &claims.to_string())
+    };
+    let vector = |name: &'static str, value: Value| {
+        changed(&move |claims| claims["submods"]["cpu0"]["ear.trustworthiness-vector"][name] = value.clone())
+    };
+    let later = changed(&|claims| claims["nbf"] = (NOW.0 + 100).into());
+    let profile = changed(&|claims| claims["eat_profile"] = "tag:other.example".into());
+    let second = changed(&|claims| claims["submods"]["cpu1"] = claims["submods"]["cpu0"].clone());
+    let worse = [vector("executables", 96.into()), vector("configuration", (-97).into())];
+    let odd = [vector("executables", 2.5.into()), vector("hardware", 128.into())];
     for decide in [in_rust, in_python] {
         assert_eq!(decide(&asks()), Ok(()));
+        assert_eq!(decide(&Asks { token: &changed(&|_| {}), ..asks() }), Ok(()));
         for (asks, words) in [
             (Asks { now: UnixTime(NOW.0 + 3600), ..asks() }, &["expired"][..]),
             (Asks { now: UnixTime(NOW.0 - 3600), ..asks() }, &["expired", "issued"]),
@@ -87,9 +102,19 @@ fn both_admit_the_guest_of_the_connection_and_neither_admits_anything_else() {
             (Asks { simulated: SimulatedRule::Refused, ..asks() }, &["simulated"]),
             (Asks { token: &refused, ..asks() }, &["verdict"]),
             (Asks { token: &bent, ..asks() }, &["malformed", "signature"]),
+            (Asks { token: &later, ..asks() }, &["not-before", "expired"]),
+            (Asks { token: &profile, ..asks() }, &["profile"]),
+            (Asks { token: &second, ..asks() }, &["malformed", "cpu1"]),
+            (Asks { token: &worse[0], ..asks() }, &["verdict", "status"]),
+            (Asks { token: &worse[1], ..asks() }, &["verdict", "status"]),
+            (Asks { token: &odd[0], ..asks() }, &["malformed", "expected i8"]),
+            (Asks { token: &odd[1], ..asks() }, &["malformed", "expected i8"]),
         ] {
             let why = decide(&asks).expect_err(words[0]);
             assert!(words.iter().any(|word| why.contains(word)), "{words:?}: {why}");
         }
     }
+    // A verifier says what it found; nothing is not that.
+    let silent = changed(&|claims| claims["submods"]["cpu0"]["ear.trustworthiness-vector"] = json!({}));
+    assert!(in_python(&Asks { token: &silent, ..asks() }).unwrap_err().starts_with("malformed: a vector"));
 }

@@ -68,6 +68,12 @@ pub enum KeySetError {
         /// Why.
         source: PublicKeyError,
     },
+    /// One more, and those who read the public keys would refuse all of them.
+    #[error("{} keys are listed, as many as readers of a key set take, the first of them until {until}", Jwks::MOST)]
+    Full {
+        /// When there is room for another.
+        until: UnixTime,
+    },
     /// One key in two places.
     #[error("one key stands in the key set twice")]
     Twice,
@@ -83,6 +89,7 @@ impl KeySetError {
             Self::Public { .. } => Some("chmod 600, and rotate twice: somebody may have read it"),
             Self::PublicKeysAlone => Some("name the file that `coffer token init` made, which has the private keys"),
             Self::Json { .. } => Some("`coffer token init` makes one"),
+            Self::Full { .. } => Some("rotate more seldom: a key is listed for a day after it signed last"),
             _ => None,
         }
     }
@@ -100,11 +107,16 @@ impl KeySet {
     /// The next key signs from now on; the one that did is listed until its last token has ended, and a new next one is made.
     ///
     /// # Errors
-    /// [`KeySetError::Key`].
+    /// [`KeySetError::Key`]; [`KeySetError::Full`] where as many are listed as may be.
     pub fn rotate(self, now: UnixTime) -> Result<Self, KeySetError> {
         let span = Lifetime::MAX.as_secs() + 2 * Skew::MAX.as_secs();
         let gone = Retired { public: *self.signing.public(), until: UnixTime(now.0.saturating_add(span)) };
         let mut retired: Vec<_> = self.retired.into_iter().filter(|key| now < key.until).collect();
+        if retired.len() + 2 >= Jwks::MOST
+            && let Some(until) = retired.iter().map(|key| key.until).min()
+        {
+            return Err(KeySetError::Full { until });
+        }
         retired.push(gone);
         Ok(Self { signing: self.next, next: TokenKey::generate()?, retired })
     }
@@ -295,6 +307,21 @@ mod tests {
         assert_eq!(third.jwks(UnixTime(NOW.0 + 1)).keys()[2..], [one, two]);
         let fourth = third.rotate(UnixTime(NOW.0 + LISTED + 1)).unwrap();
         assert_eq!(fourth.retired.len(), 1, "what is listed no more is kept no more");
+    }
+
+    #[test]
+    fn no_rotation_makes_a_set_that_its_readers_refuse() {
+        let mut set = KeySet::generate().unwrap();
+        for rotation in 2..Jwks::MOST {
+            set = set.rotate(UnixTime(NOW.0 + rotation as i64)).unwrap();
+        }
+        let now = UnixTime(NOW.0 + 100);
+        let listed = set.jwks(now);
+        assert_eq!(listed.keys().len(), Jwks::MOST);
+        Jwks::parse(listed.to_json().as_bytes()).unwrap();
+        let text = set.to_json().unwrap();
+        assert!(matches!(set.rotate(now), Err(KeySetError::Full { until }) if until.0 == NOW.0 + 2 + LISTED));
+        KeySet::parse(&text).unwrap().rotate(UnixTime(NOW.0 + 2 + LISTED)).unwrap();
     }
 
     #[test]

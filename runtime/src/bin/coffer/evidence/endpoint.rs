@@ -2,13 +2,13 @@
 //!
 //! Never: takes a name or an issuer in a certificate for anything, prints text of the peer's as it came.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use coffer_ratls::Identity;
 use coffer_rim::{Foreign, Reason, chain};
 use coffer_runtime::endpoint::{Address, Asking, Shown};
 use coffer_runtime::owner_access;
-use coffer_verifier::{Expected, ExpectedGuest, ExpectedReportData, MaxAge};
+use coffer_verifier::{Expected, ExpectedGuest, ExpectedReportData, MaxAge, UnixTime};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -83,12 +83,12 @@ impl Server {
         address.map(Some).map_err(|error| error.hint("write https://HOST:PORT, with nothing behind the port"))
     }
 
-    /// Which guest is expected. `most`: how old the manifest of one may be.
+    /// Which guest is expected. `most`: how old the manifest of one may be at `now`.
     ///
     /// # Errors
     /// As [`References::read`].
-    pub fn guest(&self, most: MaxAge) -> Result<ExpectedGuest, CliError> {
-        self.references.guest(most)
+    pub fn guest(&self, most: MaxAge, now: UnixTime) -> Result<ExpectedGuest, CliError> {
+        self.references.guest(most, now)
     }
 
     /// Asks it. `most`: how old the manifest of a guest that it may be, may be.
@@ -96,7 +96,7 @@ impl Server {
     /// # Errors
     /// It shows nothing that could be judged, or not what is demanded.
     pub fn look(&self, address: &Address, most: MaxAge, context: &Context) -> Result<Looked, CliError> {
-        let guest = self.guest(most)?;
+        let guest = self.guest(most, SystemTime::now().into())?;
         let identity = if self.as_owner {
             owner_access::load(&context.open_home()?.owner())?
         } else {

@@ -150,6 +150,11 @@ pub fn judge(
 }
 
 impl Judging {
+    /// As of when it is decided.
+    pub fn now(&self) -> UnixTime {
+        self.at.unwrap_or_else(|| SystemTime::now().into())
+    }
+
     /// Refuses words that contradict each other.
     ///
     /// # Errors
@@ -310,7 +315,7 @@ fn decide(
     judge: impl FnOnce(&Verifier, &Endorsements, UnixTime) -> Appraisal,
 ) -> Result<Judgement, CliError> {
     let anchors = anchors(args.allow_simulated, &args.anchor, context)?;
-    let now = args.at.unwrap_or_else(|| SystemTime::now().into());
+    let now = args.now();
     let crl = if args.no_crl { CrlPolicy::Waived } else { CrlPolicy::Required };
     let mut verifier = Verifier { anchors, crl, policy: policy.rules.clone() };
     let mut others = match args.beside.endorsements()? {

@@ -65,7 +65,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         looked.judge(judging, &policy, context)?
     } else {
         let bytes = judging::read(&judging.file)?;
-        let guest = args.server.guest(policy.rules.max_manifest_age)?;
+        let guest = args.server.guest(policy.rules.max_manifest_age, judging.now())?;
         demanded =
             judging.demanded(&judging::presented(&judging.file, &bytes)?)?.filter(|_| judging.computes_report_data());
         judging::judge(judging, &bytes, guest, &policy, context)?

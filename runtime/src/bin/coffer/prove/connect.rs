@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use coffer_ratls::Identity;
 use coffer_rim::out;
@@ -111,7 +112,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 fn peer(args: &Args, context: &Context) -> Result<Peer, CliError> {
     let policy = judging::floor_alone(args.policy.as_deref())?;
     owner_access::only_narrows(&policy)?;
-    let guests = args.references.read(policy.max_manifest_age)?;
+    let guests = args.references.read(policy.max_manifest_age, SystemTime::now().into())?;
     if guests.is_empty() {
         let message =
             "no guest is named that may be there: any genuine guest would do, and that is nobody in particular";

@@ -1,6 +1,7 @@
 //! Flags about what a guest must prove to its owner.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use coffer_runtime::engine::{self, Guest, read_spec};
 use coffer_verifier::MaxAge;
@@ -68,7 +69,7 @@ impl Trust {
             simulators: if self.anchor.is_empty() { None } else { Some(judging::listed_anchors(&self.anchor)?) },
             platform: self.platform.clone(),
             expect_spec: self.expect_spec.as_deref().map(read_spec).transpose()?,
-            references: self.references.read(most)?,
+            references: self.references.read(most, SystemTime::now().into())?,
             policy,
         })
     }

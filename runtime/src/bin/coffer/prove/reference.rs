@@ -1,7 +1,6 @@
 //! `--reference`: guests that are expected, from files.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use coffer_rim::input;
 use coffer_runtime::signing_key::read_public;
@@ -29,21 +28,20 @@ impl References {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn guest(&self, most: MaxAge) -> Result<ExpectedGuest, CliError> {
+    pub fn guest(&self, most: MaxAge, now: UnixTime) -> Result<ExpectedGuest, CliError> {
         if self.reference.is_empty() {
             return Ok(ExpectedGuest::WhateverThePolicyAdmits);
         }
-        Ok(ExpectedGuest::Admitted { pairs: self.read(most)?, signers: Vec::new() })
+        Ok(ExpectedGuest::Admitted { pairs: self.read(most, now)?, signers: Vec::new() })
     }
 
-    /// Pairs of a measurement and a workload, all that the files name; none where no file is named. `most`: how old a manifest may be; a
+    /// Pairs of a measurement and a workload, all that the files name; none where no file is named. `most`: how old a manifest may be at `now`; a
     /// file without a date is not asked for one.
     ///
     /// # Errors
     /// A file that is neither, a manifest that is not to be believed, or older than it may be.
-    pub fn read(&self, most: MaxAge) -> Result<Vec<Pair>, CliError> {
+    pub fn read(&self, most: MaxAge, now: UnixTime) -> Result<Vec<Pair>, CliError> {
         let keys = self.manifest_key.iter().map(|path| read_public(path)).collect::<Result<Vec<_>, _>>()?;
-        let now = UnixTime::from(SystemTime::now());
         let mut pairs = Vec::new();
         for file in &self.reference {
             let bytes = input::read(file, input::DOCUMENT)

@@ -13,7 +13,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::container::helper::exit_status;
+use crate::container::exit_status;
 
 /// Waits for all children of this process; there is one per process.
 #[derive(Debug, Default)]

@@ -101,6 +101,7 @@ pub fn program(spec: &WorkloadSpec, identity: Identity) -> Program {
         identity,
         rights: process.rights.clone(),
         terminal: None,
+        init: false,
         own: None,
     }
 }
@@ -143,6 +144,7 @@ pub async fn start_workload(
     secrets: &SecretEnv,
     logs: &Arc<LogRing>,
 ) -> Result<Running, StartError> {
+    program.init = spec.process.init;
     if spec.process.tty {
         // Whoever attaches says how large it is.
         at_terminal(&mut program, TerminalSize { rows: 0, columns: 0 });

@@ -123,7 +123,7 @@ impl World {
         let identity = Identity { uid, gid: uid, groups: vec![], home: "/".into() };
         let argv = argv.iter().map(ToString::to_string).collect();
         let (env, rights) = (vec!["PLAIN=plain".into()], self.rights.clone());
-        let program = Program { argv, env, cwd: "/work".into(), identity, rights, terminal, own: None };
+        let program = Program { argv, env, cwd: "/work".into(), identity, rights, terminal, init: false, own: None };
         let mut secrets = SecretEnv::default();
         secrets.set(&"TOKEN".parse().unwrap(), b"in-env").unwrap();
         start(

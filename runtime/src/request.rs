@@ -72,6 +72,8 @@ pub struct WorkloadRequest {
     pub tty: bool,
     /// A standard input.
     pub stdin_open: bool,
+    /// An init of the guest's is the first program.
+    pub init: bool,
     /// Rights of its programs.
     pub rights: Rights,
     /// Host name inside.
@@ -282,6 +284,7 @@ pub fn document(
             domainname: request.domainname.clone(),
             tty: request.tty,
             stdin_open: request.stdin_open,
+            init: request.init,
             rights: request.rights.clone(),
         },
         kbs: request.kbs.clone(),

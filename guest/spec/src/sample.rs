@@ -56,6 +56,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
             domainname: None,
             tty: false,
             stdin_open: false,
+            init: false,
             rights: Rights::default(),
         },
         kbs: None,

@@ -171,6 +171,9 @@ pub struct Process {
     /// It has a standard input, for whoever attaches; else that is at its end.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub stdin_open: bool,
+    /// A program of the guest's own is the first one: it waits for those whose parents went, and passes signals on.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub init: bool,
     /// What it may do less, or have more of, than any program of a box.
     #[serde(default, skip_serializing_if = "Rights::are_usual")]
     pub rights: Rights,

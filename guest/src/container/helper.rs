@@ -12,11 +12,13 @@ use std::{
 
 use rustix::{
     fs::MemfdFlags,
-    process::{DumpableBehavior, WaitOptions, WaitStatus},
+    process::{DumpableBehavior, WaitOptions},
 };
 
 use super::{
-    Cause, Orders, Place, Program, Report, STATUS_OURS, Users, exec_failure, own, place, rights, terminal,
+    Cause, Orders, Place, Program, Report, STATUS_OURS, Users, exec_failure, exit_status,
+    first::{self, Side},
+    own, place, rights, terminal,
     users::Mapping,
 };
 use crate::{
@@ -124,6 +126,20 @@ fn start(status: &mut File) -> Result<i32, Failure> {
                     *status = none.during("let go of the status pipe")?.into();
                     return Ok(own::run(own, layers.as_ref()));
                 }
+                (Ok(_), None) if orders.program.init => {
+                    let mut kept = Some(secrets);
+                    let split = first::split(orders.program.terminal.is_some(), || {
+                        drop(kept.take());
+                        // The agent hears by the pipe's end that the program runs, and by the streams' that it is done with them.
+                        *status = File::open("/dev/null")?;
+                        release_stdio()
+                    });
+                    match split.during("start an init") {
+                        Ok(Side::Program) => execute(&orders.program, &kept.unwrap_or_default()),
+                        Ok(Side::Init(code)) => return Ok(code),
+                        Err(failure) => failure,
+                    }
+                }
                 (Ok(_), None) => execute(&orders.program, &secrets),
                 (Err(failure), _) => failure,
             };
@@ -184,11 +200,6 @@ fn wait_for(pid: i32) -> io::Result<i32> {
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// 0 to 255, or 128 plus the number of the signal that ended it.
-pub fn exit_status(status: WaitStatus) -> i32 {
-    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(STATUS_OURS)
 }
 
 /// Makes this process what the program will be, but for its code.

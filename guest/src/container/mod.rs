@@ -2,9 +2,10 @@
 //!
 //! The agent starts its own binary again as a *helper* ([`helper::run`]), gives it [`Orders`] and reads [`Report`]s. The
 //! helper makes the namespaces ([`place`]), forks, gives up rights ([`rights`]) and becomes the program; its other half
-//! waits and exits with the program's status.
+//! waits and exits with the program's status. Where the place wants an init, what forked is that ([`first`]), and forks the program.
 
 mod exec_failure;
+mod first;
 pub mod helper;
 mod own;
 mod place;
@@ -15,6 +16,7 @@ mod users;
 use std::path::PathBuf;
 
 use coffer_spec::{Mount, Network, Rights, Sysctl};
+use rustix::process::WaitStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::{passwd::Identity, sys::process_id::ProcessId};
@@ -105,6 +107,8 @@ pub struct Program {
     /// It gets a terminal of this size, and nothing of the standard streams it was started with: its standard input must be a
     /// socket, over which the terminal's other end comes before the program runs.
     pub terminal: Option<TerminalSize>,
+    /// Something else is the first program of the place, and waits for those whose parents went.
+    pub init: bool,
     /// What runs in place of `argv`.
     pub own: Option<Own>,
 }
@@ -207,3 +211,8 @@ impl Cause {
 
 /// Docker's exit status for a failure of ours.
 pub const STATUS_OURS: i32 = 125;
+
+/// 0 to 255, or 128 plus the number of the signal that ended it.
+pub fn exit_status(status: WaitStatus) -> i32 {
+    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(STATUS_OURS)
+}

@@ -11,5 +11,6 @@ pub mod process;
 pub mod process_id;
 pub mod seccomp;
 pub mod sev_guest;
+pub mod signals;
 pub mod swap;
 pub mod vsock;

@@ -37,6 +37,7 @@ pub(crate) fn request() -> WorkloadRequest {
         stop_signal: None,
         tty: false,
         stdin_open: false,
+        init: false,
         rights: Rights::default(),
         hostname: "coffer".parse().unwrap(),
         domainname: None,

@@ -64,6 +64,7 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("process.domainname", Values(text(&["", ".", "a..b", "-a", "a b", "a\nb", &["a"; 33].join(".")]))),
         ("process.tty", Nothing("it has one, or has not")),
         ("process.stdin_open", Nothing("it is open, or at its end")),
+        ("process.init", Nothing("there is one, or is not")),
         ("process.rights.capabilities", Values(text(&["SYS_ADMIN", "CAP_CHOWN", "kill", "ALL"]))),
         ("process.rights.no_new_privileges", Nothing("programs get more, or do not")),
         ("process.rights.groups", Values(text(&["a:b", "a\nb"]))),

@@ -44,6 +44,7 @@ pub fn sample() -> WorkloadSpec {
             domainname: Some("corp.example".parse().unwrap()),
             tty: true,
             stdin_open: true,
+            init: true,
             rights: Rights {
                 capabilities: Some(vec![Capability::Chown, Capability::Kill]),
                 no_new_privileges: true,

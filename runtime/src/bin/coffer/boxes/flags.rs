@@ -152,6 +152,9 @@ pub struct BoxFlags {
     /// Give the program a terminal.
     #[arg(short, long, conflicts_with = "spec")]
     pub tty: bool,
+    /// Run an init as the first program: it waits for programs whose parents went, and passes signals on.
+    #[arg(long, conflicts_with = "spec")]
+    pub init: bool,
     /// Set an environment variable; without a value, ours.
     #[arg(short, long, value_name = "NAME[=VALUE]", conflicts_with = "spec")]
     pub env: Vec<String>,
@@ -423,6 +426,7 @@ impl BoxFlags {
             stop_signal: self.stop_signal.clone(),
             tty: self.tty,
             stdin_open: self.interactive,
+            init: self.init,
             rights: self.rights.rights()?,
             hostname: self.hostname.clone(),
             domainname: self.domainname.clone(),

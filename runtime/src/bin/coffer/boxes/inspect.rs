@@ -127,6 +127,7 @@ fn describe(inspection: &Inspection) -> Value {
             "RestartPolicy": { "Name": options.restart.name(), "MaximumRetryCount": options.restart.most() },
             "ReadonlyRootfs": spec.as_ref().map(|d| d.spec().root.read_only),
             "Sysctls": spec.as_ref().map(|d| sysctls_json(d.spec())),
+            "Init": spec.as_ref().map(|d| d.spec().process.init),
             "ShmSize": spec.as_ref().map(|d| d.spec().shm_bytes),
             "Tmpfs": spec.as_ref().map(|d| tmpfs_json(&d.spec().mounts)),
             "Memory": memory, "NanoCpus": u64::from(cpus) * 1_000_000_000,

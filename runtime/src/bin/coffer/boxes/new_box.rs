@@ -46,9 +46,6 @@ pub struct NewBox {
     /// Seconds between the stop signal and the end, where `coffer stop` says nothing else [default: 10].
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
-    /// Docker's: every box has an init that reaps and passes on signals, with this word or without.
-    #[arg(long)]
-    init: bool,
     /// No progress of pulls.
     #[arg(short, long)]
     quiet: bool,
@@ -64,7 +61,6 @@ impl NewBox {
     /// As the engine takes it.
     pub fn request(&self, engine: &Engine, timings: Timings) -> Result<CreateRequest, CliError> {
         let what = self.flags.request(engine)?;
-        let Self { init: _, .. } = self; // with it or without
         unproven::say_of(what.tee_demanded());
         secrets_in_the_open(&what);
         Ok(CreateRequest {

@@ -72,6 +72,11 @@ impl Attached {
         }
     }
 
+    /// Whether it has.
+    pub fn is_gone(&mut self) -> bool {
+        !matches!(self.supervisor.try_wait(), Ok(None))
+    }
+
     /// Waits until the supervisor has ended, and with it every trace of the run.
     pub async fn finished(&mut self) {
         let _ = self.supervisor.wait().await;

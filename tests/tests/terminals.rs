@@ -214,6 +214,35 @@ fn signals_reach_the_program_as_they_are_and_we_end_when_told_to() -> Result<()>
     Ok(())
 }
 
+#[test]
+fn a_signal_is_heard_at_every_moment_of_a_run_and_leaves_nothing() -> Result<()> {
+    let Some((world, _registry, image)) = world_with_image()? else { return Ok(()) };
+    let script = "trap 'exit 3' TERM; i=0; while [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done; exit 9";
+    for round in 0..30 {
+        let input: &[&str] = if round % 2 == 0 { &[] } else { &["-i"] };
+        let words = [&["run", "--rm"], input, &[&image, "sh", "-c", script]].concat();
+        let mut command = world.command(&words);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        std::thread::sleep(Duration::from_millis(5 * round));
+        send(child.id(), Signal::TERM)?;
+        let status = {
+            let mut ended = None;
+            wait_for(LIMIT, || {
+                ended = child.try_wait().ok().flatten();
+                ended.is_some()
+            })
+            .with_context(|| format!("lost, {round}"))?;
+            ended.context("ended")?
+        };
+        // Before there was a box, before it ran, before its handler, and behind that.
+        let is_one = matches!(status.code(), Some(143 | 125 | 137 | 3)) || status.code().is_none();
+        ensure!(is_one, "{round}: {status}");
+    }
+    let left = world.coffer(&["ps", "--all", "--format", "{{.Names}}"])?.ok()?;
+    ensure!(left == "box\n", "{left}");
+    Ok(())
+}
+
 /// The first line of its output, and its exit status when nobody reads on.
 fn first_line(world: &World, arguments: &[&str]) -> Result<(String, i32)> {
     let mut child = world.command(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;

@@ -3,6 +3,8 @@
 //! Whoever holds a [`Live`] keeps the box running: when it is dropped, or its process dies, the box is stopped, unless it was
 //! let go of with [`Live::detach`].
 
+use std::time::{Duration, Instant};
+
 use coffer_rim::Reason;
 
 use super::{Engine, Fault, Hint};
@@ -194,15 +196,26 @@ impl Live {
         }
     }
 
-    /// Asks the box to end; the end comes as what happens next.
+    /// Asks the box to end; the end comes as what happens next. A supervisor that is only just being started is waited for.
     ///
     /// # Errors
     /// The socket's, if its supervisor takes no commands.
-    pub async fn ask(&self, command: Command) -> std::io::Result<()> {
-        let home = self.engine.home().map_err(std::io::Error::other)?;
-        control::send(&home.box_folder(&self.record.id), command).await
+    pub async fn ask(&mut self, command: Command) -> std::io::Result<()> {
+        let folder = self.engine.home().map_err(std::io::Error::other)?.box_folder(&self.record.id);
+        let late = Instant::now() + LISTENS;
+        loop {
+            let sent = control::send(&folder, command).await;
+            let is_gone = self.supervisor.as_mut().is_none_or(Attached::is_gone);
+            if sent.is_ok() || is_gone || Instant::now() >= late {
+                return sent;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
+
+/// How long a supervisor may take to listen.
+const LISTENS: Duration = Duration::from_secs(20);
 
 /// The phase in which the workload runs.
 pub const RUNNING: &str = "running";

@@ -42,7 +42,7 @@ impl Way {
     }
 
     /// True if it went to the program as it is. Where there is no way, or no program yet, the box is stopped by what is to end it.
-    pub async fn hand_on(&mut self, live: &Live, number: i32) -> bool {
+    pub async fn hand_on(&mut self, live: &mut Live, number: i32) -> bool {
         let ends = matches!(number, libc::SIGINT | libc::SIGTERM);
         let may = self.may(number);
         if (self.runs || !ends)
@@ -79,7 +79,7 @@ impl Way {
 }
 
 /// Asks a box to end; that it does so is what happens next.
-pub async fn ask(live: &Live, command: Command) {
+pub async fn ask(live: &mut Live, command: Command) {
     if let Err(error) = live.ask(command).await {
         tracing::warn!(%error, "the supervisor takes no commands");
     }

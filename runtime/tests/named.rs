@@ -321,6 +321,14 @@ fn whoever_has_nothing_to_try_is_told_so() {
     place.says("policy explain snp --input inputs/said.json", 3, &["it is what `coffer verify --json` prints"]);
     place.write("inputs/said.json", "{}");
     place.says("policy try snp --on inputs", 3, &["neither a record of a decision nor an input"]);
+    // A link is read, and what cannot be is not passed over.
+    fs::remove_file(place.path().join("inputs/said.json")).unwrap();
+    place.write("said.json", "{}");
+    std::os::unix::fs::symlink("../said.json", place.path().join("inputs/link.json")).unwrap();
+    place.says("policy try snp --on inputs", 3, &["link.json: it is neither a record of a decision nor an input"]);
+    fs::remove_file(place.path().join("inputs/link.json")).unwrap();
+    fs::create_dir(place.path().join("inputs/folder.json")).unwrap();
+    place.says("policy try snp --on inputs", 3, &["folder.json"]);
     assert_eq!(place.run(&format!("{verify} --decision-log log.jsonl")).0, 0);
     place.says("policy try snp --on log.jsonl", 0, &["1 decision: 1 would be refused, 0 accepted"]);
     place.write("one.rego", "package one\n\nallow := true\n");

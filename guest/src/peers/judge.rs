@@ -63,8 +63,8 @@ fn refusal(verdict: Verdict, reasons: &[Reason]) -> Refusal {
     Refusal::new(first.code.as_str(), format!("found {found}, expected {expected} ({}){others}", first.hint))
 }
 
-/// Characters of what was found or expected.
-const SHOWN: usize = 120;
+/// Characters of what was found or expected: a measurement and a workload fit, where guests differ in the one or the other.
+const SHOWN: usize = 220;
 
 /// Takes clients whose evidence was judged.
 pub struct Gate {

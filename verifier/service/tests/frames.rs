@@ -248,6 +248,8 @@ fn strangers_who_never_pause_are_hung_up_on_as_one_who_does() {
     let all = std::sync::Barrier::new(FLOODS);
     std::thread::scope(|scope| {
         let floods = [(); FLOODS].map(|()| scope.spawn(|| flood(&served.address, &all)));
-        floods.into_iter().for_each(|flood| flood.join().unwrap());
+        for flood in floods {
+            flood.join().unwrap();
+        }
     });
 }

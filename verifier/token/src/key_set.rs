@@ -312,8 +312,8 @@ mod tests {
     #[test]
     fn no_rotation_makes_a_set_that_its_readers_refuse() {
         let mut set = KeySet::generate().unwrap();
-        for rotation in 2..Jwks::MOST {
-            set = set.rotate(UnixTime(NOW.0 + rotation as i64)).unwrap();
+        for (_, second) in (2..Jwks::MOST).zip(2..) {
+            set = set.rotate(UnixTime(NOW.0 + second)).unwrap();
         }
         let now = UnixTime(NOW.0 + 100);
         let listed = set.jwks(now);

@@ -120,10 +120,10 @@ fn folder(path: &Path, each: &mut impl FnMut(&str, &Recorded)) -> Result<(), Cli
     let reading = || format!("reading {}", path.display());
     let mut names = Vec::new();
     for entry in std::fs::read_dir(path).class_while(Class::Config, reading())? {
-        let entry = entry.class_while(Class::Config, reading())?;
-        let is_file = entry.file_type().class_while(Class::Config, reading())?.is_file();
-        if is_file && entry.path().extension().is_some_and(|end| end == "json") {
-            names.push(entry.path());
+        // What is called so and cannot be read is said: nothing that was recorded is passed over.
+        let path = entry.class_while(Class::Config, reading())?.path();
+        if path.extension().is_some_and(|end| end == "json") {
+            names.push(path);
         }
     }
     at_most(names.len(), path)?;

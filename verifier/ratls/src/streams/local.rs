@@ -91,6 +91,16 @@ impl<IO> Local<IO> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Once it was taken away.
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut held = self.held();
+        if matches!(held.end, End::Gone) {
+            return Poll::Ready(());
+        }
+        held.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     fn written<R>(&self, write: impl FnOnce(&mut IO) -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         match &mut self.held().end {
             End::Here(io) => write(io),
@@ -182,6 +192,16 @@ impl Buffers {
         waits.into_iter().for_each(Waker::wake);
     }
 
+    /// Once none is in use.
+    fn poll_home(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut shelf = self.shelf();
+        if shelf.made == usize::from(shelf.free.is_some()) {
+            return Poll::Ready(());
+        }
+        shelf.waits = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -205,12 +225,15 @@ impl Drop for Piece {
     }
 }
 
-/// A body of what a local end says. Its end ends the body; where it breaks, or is taken away, the body breaks off.
+/// A body of what a local end says. Its end ends the body; where it is taken away, the body breaks off, and where it breaks, behind what was
+/// said before: HTTP/2 drops of a stream that breaks off what was not sent.
 pub(super) struct Said<IO> {
     from: Local<IO>,
     buffers: Buffers,
     /// Empty, to be filled next.
     next: Option<BytesMut>,
+    /// How it broke.
+    broke: Option<io::Error>,
     /// Told when it ended as it should; nobody tells it of one that broke off.
     whole: Option<oneshot::Sender<()>>,
 }
@@ -221,17 +244,24 @@ where
     IO: AsyncRead + Send + Unpin + 'static,
 {
     let (whole, ended) = oneshot::channel();
-    (Body::new(Said { from, buffers: Buffers::new(), next: None, whole: Some(whole) }), ended)
+    (Body::new(Said { from, buffers: Buffers::new(), next: None, broke: None, whole: Some(whole) }), ended)
 }
 
 impl<IO: AsyncRead + Unpin> hyper::body::Body for Said<IO> {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let Self { from, buffers, next, whole } = self.get_mut();
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let Self { from, buffers, next, broke, whole } = &mut *self;
         if whole.is_none() {
             return Poll::Ready(None);
+        }
+        if broke.is_some() {
+            if from.poll_gone(cx).is_pending() {
+                ready!(buffers.poll_home(cx));
+            }
+            *whole = None;
+            return Poll::Ready(broke.take().map(Err));
         }
         let mut buffer = match next.take() {
             Some(buffer) => buffer,
@@ -242,16 +272,72 @@ impl<IO: AsyncRead + Unpin> hyper::body::Body for Said<IO> {
             *next = Some(buffer);
             return Poll::Pending;
         };
-        Poll::Ready(match read {
+        match read {
             Ok(0) => {
                 let _ = whole.take().map(|whole| whole.send(()));
-                None
+                Poll::Ready(None)
             }
-            Ok(_) => Some(Ok(Frame::data(Bytes::from_owner(Piece { buffer, home: buffers.clone() })))),
+            Ok(_) => Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(Piece { buffer, home: buffers.clone() }))))),
             Err(error) => {
-                *whole = None;
-                Some(Err(error))
+                buffers.give_back(buffer);
+                *broke = Some(error);
+                self.poll_frame(cx)
             }
-        })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::{io::AsyncWriteExt as _, time::timeout};
+
+    use super::*;
+
+    const SHORT: std::time::Duration = std::time::Duration::from_millis(50);
+
+    /// Says what comes through a pipe, and breaks where that ends.
+    struct Breaks(tokio::io::DuplexStream);
+
+    impl AsyncRead for Breaks {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let before = buf.remaining();
+            ready!(Pin::new(&mut self.0).poll_read(cx, buf))?;
+            Poll::Ready(if buf.remaining() == before { Err(broken()) } else { Ok(()) })
+        }
+    }
+
+    async fn half_said() -> (Leader<Breaks>, Body, oneshot::Receiver<()>, Bytes) {
+        let (mut far, near) = tokio::io::duplex(1 << 10);
+        let leader = Leader::new();
+        leader.put(Breaks(near));
+        let (mut body, whole) = said(leader.local());
+        far.write_all(b"half").await.unwrap();
+        drop(far);
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        (leader, body, whole, first)
+    }
+
+    #[tokio::test]
+    async fn what_was_said_before_it_broke_is_taken_first() {
+        let (_leader, mut body, mut whole, first) = half_said().await;
+        assert!(timeout(SHORT, body.frame()).await.is_err(), "it breaks off before its first half was taken");
+        assert!(whole.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+        assert_eq!(&first[..], b"half");
+        drop(first);
+        timeout(SHORT * 100, body.frame()).await.expect("a break").unwrap().unwrap_err();
+        whole.await.unwrap_err();
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn one_that_is_taken_away_breaks_off_at_once() {
+        let (leader, mut body, whole, first) = half_said().await;
+        let waits = tokio::spawn(async move { body.frame().await.unwrap().map(drop) });
+        tokio::task::yield_now().await;
+        drop(leader.take());
+        timeout(SHORT * 100, waits).await.expect("a break").unwrap().unwrap_err();
+        whole.await.unwrap_err();
+        drop(first);
     }
 }

@@ -310,8 +310,12 @@ async fn open_owner_port(agent: &Arc<Agent>, ports: &Ports, processor: SharedPro
         .await
         .or_fail(Code::Internal, "make an identity")??;
     serve::owner_port(agent, ports, &identity, attester.clone(), processor.clone())?;
+    // A host's kernel, which has other programs, has nothing to say of this guest.
+    if agent.places.host == Host::Vsock {
+        agent.ending.ask_kernel().or_fail(Code::Internal, "ask the kernel how it fares")?;
+    }
     let plain = ingress::open(agent.document.spec(), ports, &identity, &attester, (&agent.logs, &agent.ending))?;
-    peers::open(agent.document.spec(), agent.places.host, &attester, &agent.logs).await?;
+    peers::open(agent.document.spec(), agent.places.host, &attester, (&agent.logs, &agent.ending)).await?;
     let guest = OwnGuest { agent: agent.clone(), processor: processor.clone(), attester: attester.clone() };
     workload_api::open(&agent.places.sockets, guest).or_fail(Code::Internal, "open the workload's socket")?;
     Ok(Attesting { identity, attester, processor, plain })

@@ -16,13 +16,10 @@ use coffer_spec::Name;
 use tokio::{io::copy_bidirectional_with_sizes, sync::Semaphore, time::timeout};
 use tokio_stream::StreamExt as _;
 
-use super::{
-    loopback::{Workload, connect},
-    room::Room,
-};
+use super::{loopback::connect, room::Room};
 use crate::{
     broker::questions::again,
-    ending::Ending,
+    ending::{Ending, WorkloadStream},
     failure::{Code, Failure, OrFail},
     host::Incoming,
 };
@@ -111,7 +108,7 @@ impl Certified {
 }
 
 /// A break on one side is a reset on the other: a workload takes no half of a request for a whole one.
-async fn lead(mut client: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, mut workload: Workload) {
+async fn lead(mut client: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, mut workload: WorkloadStream) {
     if copy_bidirectional_with_sizes(&mut client, &mut workload, PIECE, PIECE).await.is_err() {
         workload.break_off();
     }

@@ -22,11 +22,10 @@ use coffer_verifier::AttestationResult;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::service::Routes;
 
-use loopback::Workload;
 use room::{Room, STREAMS};
 
 use crate::{
-    ending::Ending,
+    ending::{Ending, WorkloadStream},
     failure::{Code, Failure, OrFail},
     host::Ports,
     log_ring::LogRing,
@@ -112,10 +111,10 @@ struct Loopback {
 }
 
 impl Behind for Loopback {
-    type Io = Workload;
+    type Io = WorkloadStream;
     type Place = OwnedSemaphorePermit;
 
-    async fn open(&self, from: &ConnectionState) -> Result<(Workload, OwnedSemaphorePermit), StreamRefusal> {
+    async fn open(&self, from: &ConnectionState) -> Result<(WorkloadStream, OwnedSemaphorePermit), StreamRefusal> {
         // One whose evidence was refused, or is too old, has none.
         if self.only_guests && from.attested::<AttestationResult>().is_err() {
             return Err(StreamRefusal::NotAdmitted);
@@ -125,7 +124,7 @@ impl Behind for Loopback {
     }
 
     /// By a reset, which no program takes for an end.
-    fn break_off(workload: Workload, _: OwnedSemaphorePermit) {
+    fn break_off(workload: WorkloadStream, _: OwnedSemaphorePermit) {
         workload.break_off();
     }
 }

@@ -26,6 +26,7 @@ use tokio::{
 pub use judge::{Gate, Judge};
 
 use crate::{
+    ending::{Ending, WorkloadStream},
     failure::{Code, Failure, OrFail},
     host::Host,
     log_ring::LogRing,
@@ -129,7 +130,7 @@ pub async fn open(
     spec: &WorkloadSpec,
     host: Host,
     attester: &Arc<dyn Attester>,
-    logs: &Arc<LogRing>,
+    (logs, ending): (&Arc<LogRing>, &Ending),
 ) -> Result<(), Failure> {
     if !spec.peers.is_empty() {
         keep_freed();
@@ -140,13 +141,19 @@ pub async fn open(
             .await
             .or_fail(Code::Internal, "listen for the workload")?;
         let dialler = Dialler::new(HostPort(host, ports::peer(index)), peer, spec, attester.clone());
-        tokio::spawn(serve(listener, dialler, share, Notices::new(logs, format!("peer {}", peer.name))));
+        let notices = Notices::new(logs, format!("peer {}", peer.name));
+        tokio::spawn(serve(listener, dialler, (share, ending.clone()), notices));
     }
     Ok(())
 }
 
 /// Leads the workload's programs to a peer, as many at once as `most`; says why one was not.
-pub async fn serve<R: Road>(listener: TcpListener, dialler: Dialler<R>, most: usize, notices: Notices) {
+pub async fn serve<R: Road>(
+    listener: TcpListener,
+    dialler: Dialler<R>,
+    (most, ending): (usize, Ending),
+    notices: Notices,
+) {
     let (lead, notices) = (Arc::new(Forwarder::new(dialler, None)), Arc::new(notices));
     let room = Arc::new(Semaphore::new(most));
     loop {
@@ -159,14 +166,14 @@ pub async fn serve<R: Road>(listener: TcpListener, dialler: Dialler<R>, most: us
             continue;
         }
         let place = room.clone().try_acquire_owned();
-        let (lead, notices) = (lead.clone(), notices.clone());
+        let (lead, notices, ending) = (lead.clone(), notices.clone(), ending.clone());
         tokio::spawn(async move {
             let _ = client.set_nodelay(true);
             // Before the client is let go of, so that whoever sees the reset finds the reason.
             match place {
                 Err(_) => notices.say(&format!("too-many: {most} streams are open")).await,
-                Ok(_place) => match lead.lead(client).await {
-                    Ok(client) => whole(&client),
+                Ok(_place) => match lead.lead(WorkloadStream::new(client, ending)).await {
+                    Ok(client) => whole(client.stream()),
                     Err((error, _client)) => notices.say(&why(&error)).await,
                 },
             }

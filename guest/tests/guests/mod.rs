@@ -17,6 +17,7 @@ use coffer_guest::{
     container::Users,
     events::Events,
     host::{Host, Ports},
+    ending::Ending,
     ingress,
     log_ring::LogRing,
     notices::Notices,
@@ -205,7 +206,7 @@ impl Server {
         let attester: Arc<dyn Attester> = guest.clone();
         let logs = Arc::new(LogRing::new(1 << 20));
         let identity = Identity::generate("guest").unwrap();
-        ingress::open(&spec, &ports, &identity, &attester, (&logs, &coffer_guest::ending::Ending::default())).unwrap();
+        ingress::open(&spec, &ports, &identity, &attester, (&logs, &Ending::default())).unwrap();
         Self { guest, port, logs, streams, socket, _folder: folder }
     }
 
@@ -289,7 +290,7 @@ impl Client {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let at = listener.local_addr().unwrap();
         let logs = Arc::new(LogRing::new(1 << 20));
-        tokio::spawn(serve(listener, dialler, most, Notices::new(&logs, "peer db".into())));
+        tokio::spawn(serve(listener, dialler, (most, Ending::default()), Notices::new(&logs, "peer db".into())));
         Self { at, logs }
     }
 

@@ -66,7 +66,11 @@ pub(crate) struct Place {
 }
 
 /// How many of one source may wait, where there are fewer places than these.
-const WAITING: usize = 32;
+const WAITING: usize = 128;
+/// What whoever shows nothing keeps his place for however many wait: a handshake on a long way.
+const LEAST: Duration = Duration::from_millis(250);
+/// How often whoever is next looks.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How long somebody who shows nothing keeps a place that others wait for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -122,7 +126,8 @@ impl Places {
                 return Some(place);
             }
             // Others grow old meanwhile.
-            let _ = tokio::time::timeout(PATIENCE / 4, freed).await;
+            let pause = if waiting.is_next() { LOOK } else { PATIENCE };
+            let _ = tokio::time::timeout(pause, freed).await;
         }
     }
 
@@ -156,11 +161,18 @@ impl Inner {
         self.next
     }
 
+    /// How long whoever shows nothing keeps his place: less, the more there are who wait.
+    fn patience(&self) -> Duration {
+        let waiting: usize = self.waiting.values().map(BTreeSet::len).sum();
+        let rounds = waiting / self.taken.len().max(1);
+        (PATIENCE / u32::try_from(rounds.max(1)).unwrap_or(u32::MAX)).max(LEAST)
+    }
+
     /// Whose place a newcomer gets: never that of a source which has fewer than his own.
     fn victim(&self, newcomer: Source, now: Instant) -> Option<u64> {
         let own = self.sources.get(&newcomer).copied().unwrap_or(0);
         let most = self.sources.values().max().copied()?;
-        let (least, sat) = if most > own + 1 { (most, Duration::ZERO) } else { (own, PATIENCE) };
+        let (least, sat) = if most > own + 1 { (most, Duration::ZERO) } else { (own, self.patience()) };
         let has_enough = |taken: &Taken| self.sources.get(&taken.source).is_some_and(|count| *count >= least);
         let (oldest, taken) = self.taken.iter().find(|(_, taken)| has_enough(taken))?;
         (now.saturating_duration_since(taken.since) >= sat).then_some(*oldest)
@@ -269,6 +281,21 @@ mod tests {
         let next = places.take(1, now + PATIENCE).unwrap();
         assert!(many[0].eviction.is_done() && !other.eviction.is_done());
         drop((many, next));
+    }
+
+    #[test]
+    fn the_more_wait_the_shorter_whoever_shows_nothing_stays() {
+        let places = Places::new(8);
+        let now = Instant::now();
+        let held: Vec<_> = (0..8).map(|_| places.take(1, now).unwrap()).collect();
+        let waiting: Vec<_> = (0..64).map(|_| places.begin_to_wait(1).unwrap()).collect();
+        assert!(places.take(1, now + LEAST - LOOK).is_none(), "a handshake has its time");
+        let next = places.take(1, now + LEAST).unwrap();
+        assert!(held[0].eviction.is_done() && !held[1].eviction.is_done());
+        drop(waiting);
+        assert!(places.take(1, now + PATIENCE - LOOK).is_none(), "nobody waits any more");
+        assert!(places.take(1, now + PATIENCE).is_some());
+        drop(next);
     }
 
     #[tokio::test]

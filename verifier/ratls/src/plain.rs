@@ -165,7 +165,7 @@ impl PlainTls {
             hello.into_stream(self.config.clone()).await
         };
         tokio::select! {
-            accepted = timeout(patience, accepted) => accepted.map_err(|_| late())?,
+            accepted = timeout(patience, Box::pin(accepted)) => accepted.map_err(|_| late())?,
             () = eviction.happens() => Err(late()),
         }
     }

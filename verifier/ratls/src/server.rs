@@ -329,7 +329,8 @@ async fn accept<I, IO>(
             };
             let eviction = place.eviction();
             let came = Instant::now();
-            let handshake = tokio::time::timeout(limits.handshake, handshake(io, &tls));
+            // Made now: whoever waits for a place takes little room.
+            let handshake = tokio::time::timeout(limits.handshake, Box::pin(handshake(io, &tls)));
             let done = tokio::select! {
                 done = handshake => done,
                 () = eviction.happens() => return,

@@ -98,7 +98,9 @@ mod tests {
         ] {
             assert!(is_failure(said.as_bytes()), "{said}");
         }
-        for said in ["6,1,0,-;sh[9]: segfault at 0 ip 0\n I/O error\n", "6,2,0,-;random: crng init done\n", "I/O error", ""] {
+        for said in
+            ["6,1,0,-;sh[9]: segfault at 0 ip 0\n I/O error\n", "6,2,0,-;random: crng init done\n", "I/O error", ""]
+        {
             assert!(!is_failure(said.as_bytes()), "{said}");
         }
     }

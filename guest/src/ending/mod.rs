@@ -17,10 +17,10 @@ use std::{
     },
 };
 
-use tokio::io::unix::AsyncFd;
-
 use kernel::Kernel;
 pub use stream::WorkloadStream;
+
+use crate::sys::descriptor;
 
 /// What is known of it, for everybody who has it.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +44,7 @@ impl Ending {
     /// Where it cannot be asked.
     pub fn ask_kernel(&self) -> io::Result<()> {
         let kernel = Kernel::open()?;
-        let comes = AsyncFd::new(kernel.log().try_clone()?)?;
+        let comes = descriptor::register(kernel.log().try_clone()?.into())?;
         let own = self.clone();
         if self.0.kernel.set(Mutex::new(kernel)).is_ok() {
             tokio::spawn(async move {

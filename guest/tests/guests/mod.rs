@@ -15,9 +15,9 @@ use std::{
 use coffer_guest::{
     agent::{Agent, serve::owner_port},
     container::Users,
+    ending::Ending,
     events::Events,
     host::{Host, Ports},
-    ending::Ending,
     ingress,
     log_ring::LogRing,
     notices::Notices,

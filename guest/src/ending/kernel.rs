@@ -105,6 +105,46 @@ mod tests {
         }
     }
 
+    /// A control group of 16 MiB for one test, where this machine has such a thing and lets us make one.
+    struct Small(std::path::PathBuf);
+
+    impl Small {
+        fn make() -> Option<Self> {
+            let name = format!("coffer-test-{}", std::process::id());
+            for (root, limit) in [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
+            {
+                let folder = std::path::Path::new(root).join(&name);
+                let made = std::fs::create_dir(&folder).is_ok().then(|| Self(folder));
+                if let Some(small) = made
+                    && std::fs::write(small.0.join(limit), "16777216").is_ok()
+                {
+                    return Some(small);
+                }
+            }
+            None
+        }
+    }
+
+    impl Drop for Small {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_killed_for_memory_is_noticed_for_a_while() {
+        let (Some(small), Ok(mut kernel)) = (Small::make(), Kernel::open()) else {
+            return println!("skipped: this machine gives us no control group of memory, or no log of its kernel");
+        };
+        let script = format!("echo $$ > {}/cgroup.procs && exec tail /dev/zero", small.0.display());
+        let status = std::process::Command::new("sh").args(["-c", &script]).status().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL), "{status}");
+        assert!(kernel.has_killed().unwrap());
+        assert!(kernel.has_killed().unwrap(), "others of it are looked at soon");
+        kernel.until = Some(Instant::now());
+        assert!(!kernel.has_killed().unwrap());
+    }
+
     #[test]
     fn who_was_killed_is_counted() {
         assert_eq!(killed("pgfault 1\noom_kill 3\nnr 4\n").unwrap(), 3);

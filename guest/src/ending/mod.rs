@@ -64,7 +64,7 @@ impl Ending {
     }
 
     fn kernel_has_failed(&self) -> bool {
-        let failed = self.kernel(|kernel| kernel.has_failed());
+        let failed = self.kernel(Kernel::has_failed);
         if failed {
             self.is_told();
         }

@@ -144,10 +144,18 @@ fn a_client_reaches_the_workload_of_the_guest_it_expects_and_of_no_other() -> Re
         })?;
 
         without_tls(&address)?;
-        // Whose standard input stays open, as under ssh, until the guest is cut off.
-        let mut held = world.command(&genuine);
-        let held = held.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        a_listener_outlives_its_guest(&world, &connected, held)
+        // A host may stop a workload; what that closes is no end either.
+        for end in [&["stop", "-t", "1", "web"][..], &["kill", "web"]] {
+            // The host's port is another one after each start, and the program listens a moment later.
+            let echo = world.coffer(&["port", "web", "9090"])?.ok()?.trim().to_owned();
+            let genuine = [echo_of(expected).as_slice(), &["--allow-simulated", &echo]].concat();
+            wait_for(WAIT, || world.coffer_with(&genuine, b"there").is_ok_and(|it| it.stdout == "there"))?;
+            // Whose standard input stays open, as under ssh, until the guest is cut off.
+            let mut held = world.command(&genuine);
+            let held = held.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+            a_listener_outlives_its_guest(&world, &connected, held, end).with_context(|| end.join(" "))?;
+        }
+        Ok(())
     })
 }
 
@@ -167,12 +175,12 @@ fn without_tls(address: &str) -> Result<()> {
 }
 
 /// A guest that ends takes its clients along; the same one, started again, proves itself to the next client.
-fn a_listener_outlives_its_guest(world: &World, connected: &Connected, mut held: Child) -> Result<()> {
+fn a_listener_outlives_its_guest(world: &World, connected: &Connected, mut held: Child, end: &[&str]) -> Result<()> {
     let (mut input, mut output) =
         (held.stdin.take().context("it was piped")?, held.stdout.take().context("it was piped")?);
     input.write_all(b"x")?;
     output.read_exact(&mut [0])?;
-    world.coffer(&["kill", "web"])?.ok()?;
+    world.coffer(end)?.ok()?;
     wait_for(WAIT, || held.try_wait().is_ok_and(|ended| ended.is_some()))
         .context("a client of a guest that is gone")?;
     let ended = held.wait_with_output()?;

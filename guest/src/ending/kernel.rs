@@ -136,8 +136,11 @@ mod tests {
         let (Some(small), Ok(mut kernel)) = (Small::make(), Kernel::open()) else {
             return println!("skipped: this machine gives us no control group of memory, or no log of its kernel");
         };
-        let script = format!("echo $$ > {}/cgroup.procs && exec tail /dev/zero", small.0.display());
+        let script = format!("echo $$ > {}/cgroup.procs || exit 77; exec tail /dev/zero", small.0.display());
         let status = std::process::Command::new("sh").args(["-c", &script]).status().unwrap();
+        if status.code() == Some(77) {
+            return println!("skipped: nobody gets into a control group here");
+        }
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL), "{status}");
         assert!(kernel.has_killed().unwrap());
         assert!(kernel.has_killed().unwrap(), "others of it are looked at soon");
